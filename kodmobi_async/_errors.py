@@ -1,0 +1,201 @@
+"""What can go wrong, and what each error says about the code.
+
+::
+
+    KodmobiError                         .outcome
+    ├── ConfigurationError               also a ValueError: bad key, address, setting
+    ├── InvalidRequestError              also a ValueError: not a ULID, not a channel name; before any I/O
+    ├── ClientClosedError                the client, or the session it borrows, is closed
+    ├── WrongLoopError                   the client belongs to another event loop
+    ├── CooldownError                    .retry_after .session_id .channel
+    ├── TransportError                   provably nothing reached the service
+    ├── OutcomeUnknownError              it may have been done: .safe_after
+    ├── UnreadableResponseError          accepted, but the answer is not the documented shape
+    └── ResponseError                    .status .sys_message .message .retry_after
+        ├── BadRequestError
+        ├── AuthenticationError
+        ├── NotFoundError
+        ├── SessionExpiredError
+        ├── ChannelUnavailableError
+        ├── RecipientBlockedError
+        ├── ChallengeError
+        ├── BalanceError
+        ├── RateLimitedError
+        └── ServerError
+
+Every error can be pickled. None holds the API key, a header, or an object of the HTTP library, and none is chained
+to an exception that does.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, ClassVar
+
+
+class Outcome(StrEnum):
+    """What became of a code. Every attempt, and every call, ends in exactly one of these."""
+
+    NOT_SENT = "not_sent"
+    """Provably nothing reached the service."""
+    REFUSED = "refused"
+    """The service answered: not done."""
+    UNKNOWN = "unknown"
+    """It may have been done; nobody knows."""
+    ACCEPTED = "accepted"
+    """The service took it."""
+
+
+def _restore(cls: type[KodmobiError], args: tuple[object, ...], state: dict[str, Any]) -> KodmobiError:
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(state)
+    return error
+
+
+class KodmobiError(Exception):
+    """The root of all errors of this package.
+
+    Attributes:
+        outcome: What became of the code. A call that sends no code ends in ``NOT_SENT`` or ``REFUSED``.
+    """
+
+    default_outcome: ClassVar[Outcome] = Outcome.NOT_SENT
+    outcome: Outcome
+
+    def __init__(self, message: str, *, outcome: Outcome | None = None) -> None:
+        super().__init__(message)
+        self.outcome = self.default_outcome if outcome is None else outcome
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.args, self.__dict__.copy())
+
+
+class ConfigurationError(KodmobiError, ValueError):
+    """A setting cannot be used: the key, the address, a number. Nothing was sent."""
+
+
+class InvalidRequestError(KodmobiError, ValueError):
+    """What was asked for cannot be asked of the service. Nothing was sent."""
+
+
+class ClientClosedError(KodmobiError):
+    """The client is closed, or was closed before this call ended; ``outcome`` says how far the call had come."""
+
+
+class WrongLoopError(KodmobiError):
+    """The client works for another event loop, or was carried into another process. Nothing was sent."""
+
+
+class CooldownError(KodmobiError):
+    """The channel was sent to less than a window ago.
+
+    ``outcome`` is ``NOT_SENT`` where the client held the request back, ``REFUSED`` where the service said so, and
+    ``ACCEPTED`` where the refusal of a repeat proved that an earlier, unanswered request of the same call arrived.
+
+    Attributes:
+        retry_after: Seconds until the next send may go.
+        session_id: The session, in canonical spelling.
+        channel: The channel.
+    """
+
+    def __init__(
+        self, message: str, *, retry_after: float, session_id: str, channel: str, outcome: Outcome | None = None
+    ) -> None:
+        super().__init__(message, outcome=outcome)
+        self.retry_after = retry_after
+        self.session_id = session_id
+        self.channel = channel
+
+
+class TransportError(KodmobiError):
+    """No connection to the service could be used: refused, DNS, TLS, no free connection in time. Nothing was sent."""
+
+
+class OutcomeUnknownError(KodmobiError):
+    """The request may have been carried out, and the service could not be asked. Do not send again before long.
+
+    Attributes:
+        safe_after: Seconds until a new send cannot put a second code into one window. Until then the client itself
+            refuses it.
+    """
+
+    default_outcome = Outcome.UNKNOWN
+
+    def __init__(self, message: str, *, safe_after: float, outcome: Outcome | None = None) -> None:
+        super().__init__(message, outcome=outcome)
+        self.safe_after = safe_after
+
+
+class UnreadableResponseError(KodmobiError):
+    """The service accepted the request, but its answer is not the documented shape. The code is on its way."""
+
+    default_outcome = Outcome.ACCEPTED
+
+
+class ResponseError(KodmobiError):
+    """The service answered with an error; this class itself stands for those without a class of their own.
+
+    Attributes:
+        status: The HTTP status; ``None`` where the client held back by itself and nothing was asked.
+        sys_message: The service's code for it, such as ``"ERROR_BLOCKED"``, known to this package or not.
+        message: The service's words, in the client's ``language``.
+        retry_after: Seconds after which trying again makes sense, where the service said so.
+    """
+
+    default_outcome = Outcome.REFUSED
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        status: int | None,
+        sys_message: str | None = None,
+        message: str | None = None,
+        retry_after: float | None = None,
+        outcome: Outcome | None = None,
+    ) -> None:
+        super().__init__(text, outcome=outcome)
+        self.status = status
+        self.sys_message = sys_message
+        self.message = message
+        self.retry_after = retry_after
+
+
+class BadRequestError(ResponseError):
+    """The service finds the request invalid, or the code that was checked wrong."""
+
+
+class AuthenticationError(ResponseError):
+    """The API key is wrong, or may not do this."""
+
+
+class NotFoundError(ResponseError):
+    """There is no such session, or no such address."""
+
+
+class SessionExpiredError(ResponseError):
+    """The session has ended; create a new one."""
+
+
+class ChannelUnavailableError(ResponseError):
+    """The channel is not enabled, not allowed in the recipient's country, or not activated by the user."""
+
+
+class RecipientBlockedError(ResponseError):
+    """The recipient, or the user, is blocked."""
+
+
+class ChallengeError(ResponseError):
+    """A CAPTCHA is required, or was not passed."""
+
+
+class BalanceError(ResponseError):
+    """The account is out of money."""
+
+
+class RateLimitedError(ResponseError):
+    """The account, not the channel, is sending too fast; every send of the client holds back for a while."""
+
+
+class ServerError(ResponseError):
+    """The service has a problem of its own."""

@@ -1,0 +1,95 @@
+"""What travels: channels, requests and results, in the API's own words."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import attrs
+from ulid import ULID
+
+if TYPE_CHECKING:
+    from kodmobi_async._errors import KodmobiError  # noqa: TC004 only checkers read it; nothing structures SendOutcome
+
+
+class Channel(StrEnum):
+    """The channels that the documentation names; any other name may be passed as a plain string."""
+
+    TELEGRAM = "telegram"
+    WHATSAPP = "whatsapp"
+    SMS = "sms"
+    EMAIL = "email"
+
+
+@attrs.frozen
+class SendRequest:
+    """One code to re-send.
+
+    Args:
+        session_id: The session's ULID.
+        channel: Over which channel.
+    """
+
+    session_id: ULID | str
+    channel: Channel | str
+
+
+@attrs.frozen
+class SessionChannel:
+    """A channel as the service describes it for a session.
+
+    Source: the API documentation, "SessionChannel".
+
+    Attributes:
+        name: For people, such as ``"Telegram"``.
+        type: The channel.
+        is_active: The user's status on the channel, such as whether the bot was started.
+        timeout: Seconds until the channel may be sent to again; 0 = now. The documentation says 0 to 60.
+        image_url: An icon.
+        link: Where the user activates the channel, such as the bot's address.
+        description: More words for people; only some answers have it.
+    """
+
+    name: str
+    type: Channel | str
+    is_active: bool
+    timeout: float
+    image_url: str
+    link: str
+    description: str | None = None
+
+
+@attrs.frozen
+class SendResult:
+    """A code that is on its way.
+
+    Attributes:
+        session_id: The session that was sent to.
+        session_expired_at: When the session ends, on the *service's* wall clock, always aware. ``None`` where the
+            answer held no readable date, and when the send was confirmed without an answer of its own.
+        channel: The channel sent over; its ``timeout`` says for how many seconds it is blocked now.
+        attempts: How many requests it took.
+        confirmed: The answer was lost, and asking the service showed that the send had arrived.
+    """
+
+    session_id: ULID
+    session_expired_at: datetime | None
+    channel: SessionChannel
+    attempts: int = 1
+    confirmed: bool = False
+
+
+@attrs.frozen
+class SendOutcome:
+    """How one request of many ended: with a result or with an error, never with both.
+
+    Attributes:
+        request: The request, as it was given.
+        result: Set when the code is on its way.
+        error: Set when it is not, or nobody knows; ``error.outcome`` says which.
+    """
+
+    request: SendRequest
+    result: SendResult | None = None
+    error: KodmobiError | None = None

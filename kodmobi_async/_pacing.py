@@ -1,0 +1,84 @@
+"""How fast a client may send, and how much it may retry. One of each is shared by all calls of a client.
+
+Both are plain arithmetic: the time is passed in, nothing here waits.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+
+class RetryBudget:
+    """A bucket that retries empty and successes fill, so that a service in trouble is not buried in retries.
+
+    It holds 500 and begins full. A retry takes 5. A call that succeeds at once gives 1 back; one that succeeds after
+    retries gives back its last retry's 5.
+    """
+
+    CAPACITY: Final = 500
+    COST: Final = 5
+    REWARD: Final = 1
+
+    __slots__ = ("_level",)
+
+    def __init__(self) -> None:
+        self._level = self.CAPACITY
+
+    def take(self) -> bool:
+        """Pay for one retry; ``False`` if the bucket does not hold enough."""
+        if self._level < self.COST:
+            return False
+        self._level -= self.COST
+        return True
+
+    def give_back(self, *, retried: bool) -> None:
+        """Note a success."""
+        if self._level < self.CAPACITY:
+            self._level = min(self.CAPACITY, self._level + (self.COST if retried else self.REWARD))
+
+
+class Gate:
+    """When the next request of the client may go.
+
+    Open, it lets requests pass as they come, or evenly spaced at ``rate``. The service's word that the *account* is
+    sending too fast closes it for a while; those who come meanwhile are given moments after it, in order and
+    staggered.
+
+    Args:
+        rate: Requests a second; ``None`` = as they come.
+    """
+
+    DEFAULT_CLOSURE: Final = 1.0
+    """Seconds for which a 429 without a ``Retry-After`` closes the gate."""
+
+    STAGGER: Final = 0.01
+    """Seconds between those who were held back, where no rate is set."""
+
+    __slots__ = ("_next", "_opens", "_spacing", "closures")
+
+    def __init__(self, rate: float | None = None) -> None:
+        self._spacing = 0.0 if rate is None else 1.0 / rate
+        self._opens = 0.0  # closed until then
+        self._next = 0.0  # not before the requests already let through
+        self.closures = 0
+
+    def opens_at(self, now: float) -> float:
+        """Return the moment at which a request that comes now may go; ``now`` itself, if it need not wait."""
+        return max(now, self._opens, self._next)
+
+    def pass_at(self, moment: float, now: float) -> None:
+        """Take the ``moment`` that `opens_at` has named.
+
+        Who waits for it asks again then if ``closures`` has grown meanwhile.
+        """
+        if moment > now:
+            self._next = moment + (self._spacing or self.STAGGER)
+        elif self._spacing:
+            self._next = moment + self._spacing
+
+    def close(self, now: float, seconds: float | None) -> None:
+        """Hold everything back for ``seconds``, or for as long as before if that is longer."""
+        opens = now + (self.DEFAULT_CLOSURE if seconds is None else seconds)
+        if opens > self._opens:
+            self._opens = opens
+            self.closures += 1

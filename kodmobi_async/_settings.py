@@ -1,0 +1,190 @@
+"""The settings of a client: small frozen values, checked when they are built."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from kodmobi_async._errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _seconds(*, zero: bool = False) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    def check(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if not _is_number(value) or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+            kind = "zero or more" if zero else "more than zero"
+            raise ConfigurationError(
+                f"{type(instance).__name__}.{attribute.name} takes a finite number of seconds, {kind}"
+            )
+
+    return check
+
+
+def _positive_count(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigurationError(f"{type(instance).__name__}.{attribute.name} takes a whole number, 1 or more")
+
+
+def _rate(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and (not _is_number(value) or not math.isfinite(value) or value <= 0):
+        raise ConfigurationError(
+            f"{type(instance).__name__}.{attribute.name} takes a finite number of sends a second, more than zero"
+        )
+
+
+def _flag(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{type(instance).__name__}.{attribute.name} takes True or False")
+
+
+def check_max_wait(value: float) -> float:
+    """Return ``value`` if it can be waited for: 0 or more seconds, ``math.inf`` included.
+
+    Raises:
+        ConfigurationError: It is no number, NaN, or negative.
+    """
+    if not _is_number(value) or not value >= 0:
+        raise ConfigurationError("max_wait takes a number of seconds, zero or more (math.inf: as long as it takes)")
+    return value
+
+
+@attrs.frozen
+class Timeout:
+    """How long a send may take; all in seconds on the event loop's clock.
+
+    Args:
+        total: For the whole sending: attempts, pauses between them, and the wait for the account's rate limit.
+            The wait for a cooldown is bounded by ``max_wait`` instead.
+        connect: For getting a connection, from the pool or anew.
+        attempt: For one attempt, its connection included.
+
+    Raises:
+        ConfigurationError: A number is not finite, or not more than zero.
+    """
+
+    total: float = attrs.field(default=30.0, validator=_seconds())
+    connect: float = attrs.field(default=5.0, validator=_seconds())
+    attempt: float = attrs.field(default=10.0, validator=_seconds())
+
+
+@attrs.frozen
+class Limits:
+    """How much of the service a client uses at a time.
+
+    Args:
+        connections: At most so many at once. A borrowed session brings its own limit.
+        keepalive: Seconds for which an idle connection is kept. A borrowed session brings its own.
+        rate: Sends a second, spaced evenly; ``None`` = as fast as they come.
+
+    Raises:
+        ConfigurationError: A number is out of its range.
+    """
+
+    connections: int = attrs.field(default=100, validator=_positive_count)
+    keepalive: float = attrs.field(default=15.0, validator=_seconds(zero=True))
+    rate: float | None = attrs.field(default=None, validator=_rate)
+
+
+@attrs.frozen
+class RetryPolicy:
+    """When a failed attempt is made again.
+
+    Args:
+        attempts: At most so many, the first included.
+        initial_backoff: Seconds. The pause after attempt n is drawn evenly from 0 to ``initial_backoff * 2**(n-1)``.
+        max_backoff: Seconds; no drawn pause is longer. A ``Retry-After`` of the service may be.
+        repeat_unknown: Resolve an unknown outcome by asking the service, then by repeating the request inside the
+            channel's window. ``False`` ends the call at once in ``OutcomeUnknownError``.
+
+    Raises:
+        ConfigurationError: A number is out of its range.
+    """
+
+    attempts: int = attrs.field(default=4, validator=_positive_count)
+    initial_backoff: float = attrs.field(default=0.1, validator=_seconds(zero=True))
+    max_backoff: float = attrs.field(default=5.0, validator=_seconds(zero=True))
+    repeat_unknown: bool = attrs.field(default=True, validator=_flag)
+
+
+API_KEY_VARIABLE: Final = "KODMOBI_API_KEY"
+
+_API_KEY: Final = re.compile(r"[!-~]{1,1024}")
+_LANGUAGE: Final = re.compile(r"[A-Za-z0-9*][A-Za-z0-9*;=,. -]{0,99}")
+# Plain ASCII, and every part spelled out: what cannot be misread by one parser and followed by another.
+_ADDRESS: Final = re.compile(
+    r"(?P<scheme>https?)://"
+    r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])"
+    r"(?P<port>:[0-9]{1,5})?"
+    r"(?P<path>(?:/[A-Za-z0-9._~%-]*)*)"
+)
+_HIGHEST_PORT: Final = 65_535
+
+
+def resolve_api_key(api_key: object) -> str:
+    """Return the key, from the environment variable ``KODMOBI_API_KEY`` where none is given.
+
+    Raises:
+        ConfigurationError: There is none, or it could not stand in a header. The message never shows it.
+    """
+    if api_key is None:
+        api_key = os.environ.get(API_KEY_VARIABLE, "").strip()
+        if not api_key:
+            raise ConfigurationError(f"no API key: pass api_key=, or set {API_KEY_VARIABLE}")
+    if isinstance(api_key, str) and _API_KEY.fullmatch(api_key):
+        return api_key
+    raise ConfigurationError("the API key takes 1 to 1024 printable ASCII characters without spaces")
+
+
+def check_base_url(base_url: object, *, allow_http: bool) -> str:
+    """Return the address without a slash at its end.
+
+    Raises:
+        ConfigurationError: It is no http(s) address of a host and a path, or would send the key in clear text to
+            another machine. The message never repeats the address: it might hold a password.
+    """
+    match = _ADDRESS.fullmatch(base_url) if isinstance(base_url, str) else None
+    if match is None or int((match["port"] or ":0")[1:]) > _HIGHEST_PORT:
+        raise ConfigurationError(
+            "base_url takes an address like https://api.kod.mobi/session: http or https, a host in ASCII, a port if"
+            " need be, a path; no user, query or fragment"
+        )
+    if match["host"].startswith("["):
+        try:
+            ipaddress.IPv6Address(match["host"][1:-1])
+        except ValueError:
+            raise ConfigurationError("base_url holds a wrong IPv6 address") from None
+    if match["scheme"] == "http" and not allow_http and not _is_loopback(match["host"].strip("[]")):
+        raise ConfigurationError(
+            "base_url is http:// to another machine, which would send the API key in clear text: use https://, or say"
+            " allow_http=True"
+        )
+    return match[0].rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def check_language(language: object) -> str | None:
+    """Return what goes into ``Accept-Language``.
+
+    Raises:
+        ConfigurationError: It could not stand in that header.
+    """
+    if language is None or (isinstance(language, str) and _LANGUAGE.fullmatch(language)):
+        return language
+    raise ConfigurationError('language takes a tag such as "en" or "ru"')

@@ -1,0 +1,243 @@
+"""One HTTP exchange on aiohttp's pool. The only module of the client that imports aiohttp.
+
+The invariant: **whether the request was written is known, not concluded.** The same exceptions come before a byte has
+left and after the service has read everything, so the body of every request notes in `Progress` the moment in which it
+is handed to a connected socket; so does the status, when it has come. Who is cancelled in the middle of an exchange
+reads there how far it went.
+
+aiohttp's exceptions hold the request's headers, the API key among them. None leaves this module, not even as the
+context of another: each is translated into a `Fault` by one table, and a cancellation is passed on without the frames
+of aiohttp, whose variables hold the headers too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+from aiohttp.payload import BytesPayload
+
+from kodmobi_async._errors import ClientClosedError
+from kodmobi_async._version import __version__
+from kodmobi_async._wire import MAX_BODY_BYTES, Answer, Fault, Progress, Request
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from aiohttp.abc import AbstractStreamWriter
+
+    from kodmobi_async._settings import Limits
+
+
+# The first match counts: ClientConnectorError is a ClientOSError, ConnectionTimeoutError a TimeoutError, and so on.
+_FAULTS: Final[tuple[tuple[type[Exception], str, bool], ...]] = (
+    (aiohttp.ClientConnectorCertificateError, "the TLS certificate is not to be trusted", True),
+    (aiohttp.ClientConnectorSSLError, "TLS cannot be agreed on", True),
+    (aiohttp.ServerFingerprintMismatch, "the TLS certificate is another than the one asked for", True),
+    (aiohttp.ClientConnectorDNSError, "the host's name cannot be resolved", False),
+    (aiohttp.ClientProxyConnectionError, "the proxy cannot be connected to", False),
+    (aiohttp.ClientHttpProxyError, "the proxy refuses", False),
+    (aiohttp.ClientConnectorError, "the service cannot be connected to", False),
+    (aiohttp.ConnectionTimeoutError, "no connection was to be had in time", False),
+    (aiohttp.ServerTimeoutError, "no answer came in time", False),
+    (TimeoutError, "time ran out", False),
+    (aiohttp.ServerDisconnectedError, "the connection was closed without an answer", False),
+    (aiohttp.ClientResponseError, "the answer is not HTTP", False),
+    (aiohttp.ClientPayloadError, "the answer's body is broken", False),
+    (aiohttp.InvalidURL, "the address cannot be used", True),
+    (aiohttp.ClientConnectionError, "the connection broke", False),
+    (aiohttp.ClientError, "HTTP went wrong", False),
+    (OSError, "the network failed", False),
+)
+_PROXY_WANTS_CREDENTIALS: Final = 407
+
+# How many idle connections that turn out to be closed are replaced in a row.
+_STALE_CONNECTIONS: Final = 3
+
+
+def translate(exception: Exception) -> Fault:
+    """Return what an exception of an exchange means, keeping nothing of it but its kind and the system's error."""
+    reason, permanent = _kind_of(exception)
+    detail = type(exception).__name__
+    if isinstance(exception, aiohttp.ClientHttpProxyError):
+        detail += f": HTTP {exception.status}"
+        permanent = exception.status == _PROXY_WANTS_CREDENTIALS
+    elif isinstance(exception, OSError) and exception.errno is not None and exception.errno > 0:
+        # (the resolver's own numbers are below zero)
+        detail += f": {os.strerror(exception.errno)}"
+    return Fault(f"{reason} ({detail})", permanent)
+
+
+def _kind_of(exception: Exception) -> tuple[str, bool]:
+    for kind, reason, permanent in _FAULTS:
+        if isinstance(exception, kind):
+            return reason, permanent
+    return "the HTTP client failed", True  # not of the network: a middleware's own, say
+
+
+class _NotedBody(BytesPayload):
+    """A request's body that notes when it is written. aiohttp writes the headers in the same stroke, or before."""
+
+    def __init__(self, body: bytes, progress: Progress) -> None:
+        super().__init__(body, content_type="application/json")
+        self._progress = progress
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self._progress.written = True
+        try:
+            await super().write_with_length(writer, content_length)
+        except aiohttp.ClientConnectionResetError:
+            # raised before anything is handed to the socket: the pool's connection was closed already
+            self._progress.written = False
+            self._progress.unusable = True
+            raise
+
+
+class Transport:
+    """The pool, and how to ask over it.
+
+    Args:
+        base_url: The checked address.
+        api_key: The checked key. It goes into the headers of requests and nowhere else.
+        limits: Connections and keep-alive of a pool of our own.
+        language: For ``Accept-Language``.
+        session: A session to borrow instead of a pool of our own; never closed here.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        api_key: str,
+        limits: Limits,
+        language: str | None,
+        session: aiohttp.ClientSession | None,
+    ) -> None:
+        self._base_url = base_url
+        self._api_key = api_key.encode("ascii")
+        self._limits = limits
+        self._borrowed = session
+        self._pool: aiohttp.ClientSession | None = None
+        self._guard: AsyncGenerator[None] | None = None
+        self._headers = {
+            "x-api-key": api_key,
+            "Accept": "application/json",
+            # answers are small; not asking for compression spares both sides the work
+            "Accept-Encoding": "identity",
+            "User-Agent": f"kodmobi_async/{__version__}",
+        }
+        if language is not None:
+            self._headers["Accept-Language"] = language
+
+    async def exchange(self, request: Request, progress: Progress, *, within: float, connect: float) -> Answer | Fault:
+        """Make one request and read its answer.
+
+        A connection that the service has closed while it lay idle is replaced without a word: no byte has left.
+
+        Args:
+            request: What to ask.
+            progress: Where to note how far it came.
+            within: Seconds for all of it.
+            connect: Seconds for getting a connection.
+
+        Raises:
+            ClientClosedError: The borrowed session is closed.
+        """
+        session = self._borrowed or self._pool or await self._open()
+        if session.closed:
+            raise ClientClosedError("the borrowed aiohttp session is closed")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within
+        came = await self._exchange_once(session, request, progress, within, connect)
+        for _ in range(_STALE_CONNECTIONS):
+            if not progress.unusable or loop.time() >= deadline:
+                break
+            progress.unusable = False
+            came = await self._exchange_once(session, request, progress, deadline - loop.time(), connect)
+        return came
+
+    async def _exchange_once(
+        self, session: aiohttp.ClientSession, request: Request, progress: Progress, within: float, connect: float
+    ) -> Answer | Fault:
+        try:
+            response = await session.request(
+                request.method,
+                self._base_url + request.target,
+                data=None if request.body is None else _NotedBody(request.body, progress),
+                headers=self._headers,
+                # never rounded up to whole seconds, as aiohttp does with long ones
+                timeout=aiohttp.ClientTimeout(total=within, connect=connect, ceil_threshold=float("inf")),
+                # a redirect would carry the key elsewhere
+                allow_redirects=False,
+                raise_for_status=False,
+            )
+            progress.status = response.status
+            try:
+                return await self._read(response)
+            finally:
+                response.close()  # a connection whose answer was read to its end is back in the pool already
+        except asyncio.CancelledError as cancelled:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise cancelled.with_traceback(None) from None
+            fault = Fault("the pool was closed meanwhile")
+        except Exception as exception:  # noqa: BLE001 whatever it is, it holds the headers and must not get out
+            fault = translate(exception)
+        return fault
+
+    async def aclose(self) -> None:
+        """Close the pool, if it is our own."""
+        guard, self._guard, self._pool = self._guard, None, None
+        if guard is not None:
+            await guard.aclose()
+
+    async def leave(self, *, forked: bool) -> None:
+        """Let go of a pool whose loop is closed, or that a fork has copied from the parent process."""
+        pool, guard = self._pool, self._guard
+        self._pool = self._guard = None
+        if forked:
+            _left_to_the_parent.append((pool, guard))
+        elif pool is not None:
+            await pool.close()
+
+    async def _open(self) -> aiohttp.ClientSession:
+        pool = self._pool = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._limits.connections, keepalive_timeout=self._limits.keepalive),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=True,
+        )
+        # A loop finishes its asynchronous generators before it closes: a client that nobody closed leaves no open
+        # connection behind.
+        self._guard = _closing(pool)
+        await anext(self._guard)
+        return pool
+
+    async def _read(self, response: aiohttp.ClientResponse) -> Answer:
+        """Read the body up to its bound; the status counts even if the body cannot be had."""
+        body, flaw = bytearray(), None
+        try:
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    flaw = f"it is longer than {MAX_BODY_BYTES} bytes"
+                    break
+        except Exception as exception:  # noqa: BLE001 see exchange()
+            flaw = translate(exception).reason
+        if flaw is not None:
+            body.clear()
+        # an answer that repeats the key must not carry it into an error
+        return Answer(response.status, response.headers, bytes(body).replace(self._api_key, b"[api key]"), flaw)
+
+
+async def _closing(pool: aiohttp.ClientSession) -> AsyncGenerator[None]:
+    try:
+        yield
+    finally:
+        await pool.close()
+
+
+# Pools that a fork has copied. Closing them in the child would end the parent's connections; so would forgetting them,
+# as their sockets close when they go.
+_left_to_the_parent: Final[list[object]] = []

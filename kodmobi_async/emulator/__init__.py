@@ -1,0 +1,26 @@
+"""The kod.mobi API on a loopback port: real HTTP, a ledger of what was delivered, and faults on demand.
+
+Point a client at it and look at what people would have received:
+
+    async with Emulator() as emulator:
+        session_id = emulator.add_session()
+        emulator.script(Fault.close(when="after_reading"), times=2)
+
+        client = KodmobiClient(emulator.api_key, base_url=emulator.base_url)
+        await client.send(session_id, "telegram")
+
+        assert len(emulator.delivered(session_id, "telegram")) == 1
+        assert emulator.requests["send"] == 3
+
+Sessions and windows live on the running loop's clock, so a loop with a virtual clock moves them too. The emulator
+shares no code with the SDK and speaks HTTP by itself: a mistake in the client, or in its HTTP library, meets no twin
+here. What the documentation leaves open, and what is done about it, stands in ``_choices``.
+"""
+
+from __future__ import annotations
+
+from kodmobi_async.emulator._emulator import Emulator
+from kodmobi_async.emulator._fault import Fault
+from kodmobi_async.emulator._service import Delivery
+
+__all__ = ("Delivery", "Emulator", "Fault")

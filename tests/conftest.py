@@ -1,0 +1,47 @@
+"""Every asynchronous test runs on a virtual clock, unless it asks for the real one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kodmobi_async import KodmobiClient
+from kodmobi_async.emulator import Emulator
+from kodmobi_async.testing import VirtualClockLoop
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+pytest.register_assert_rewrite("tracker_contract")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "real_clock: run on the platform's own event loop")
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config,  # noqa: ARG001 the hook names it
+    item: pytest.Item,
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    if item.get_closest_marker("real_clock"):
+        return {"real": asyncio.SelectorEventLoop}
+    return {"virtual": VirtualClockLoop}
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[Emulator]:
+    async with Emulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+async def session(emulator: Emulator) -> str:
+    return emulator.add_session()
+
+
+@pytest.fixture
+async def client(emulator: Emulator) -> AsyncIterator[KodmobiClient]:
+    async with KodmobiClient(emulator.api_key, base_url=emulator.base_url) as client:
+        yield client

@@ -1,0 +1,196 @@
+"""What every cooldown tracker promises. A tracker's own test module inherits this suite and brings a ``tracker``."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kodmobi_async import CooldownError, Outcome
+
+if TYPE_CHECKING:
+    from kodmobi_async import CooldownTracker
+
+SESSION = "01K8N1VMPN0EE389K72YW0CBM2"
+OTHER = "01K8N1VMPN0EE389K72YW0CBM3"
+LEASE = 90.0
+
+
+class TrackerContract:
+    async def test_a_free_slot_is_granted_at_once(self, tracker: CooldownTracker) -> None:
+        assert await tracker.remaining(SESSION, "sms") == 0.0
+        await tracker.acquire(SESSION, "sms", lease=LEASE)
+        assert await tracker.remaining(SESSION, "sms") > 0.0
+
+    async def test_a_reserved_slot_is_refused_with_a_full_window(self, tracker: CooldownTracker) -> None:
+        await tracker.acquire(SESSION, "sms", lease=LEASE)
+        with pytest.raises(CooldownError) as caught:
+            await tracker.acquire(SESSION, "sms", lease=LEASE)
+        assert caught.value.retry_after == pytest.approx(60.0, abs=0.1)
+        assert caught.value.session_id == SESSION
+        assert caught.value.channel == "sms"
+        assert caught.value.outcome is Outcome.NOT_SENT
+
+    @pytest.mark.parametrize("pair", [(SESSION, "telegram"), (OTHER, "sms")])
+    async def test_another_channel_or_session_is_another_slot(
+        self, tracker: CooldownTracker, pair: tuple[str, str]
+    ) -> None:
+        await tracker.acquire(SESSION, "sms", lease=LEASE)
+        await tracker.acquire(*pair, lease=LEASE)
+
+    async def test_a_channel_spelled_in_another_case_is_the_same_slot(self, tracker: CooldownTracker) -> None:
+        await tracker.acquire(SESSION, "Viber", lease=LEASE)
+        with pytest.raises(CooldownError):
+            await tracker.acquire(SESSION, "viber", lease=LEASE)
+
+    async def test_a_released_slot_is_free(self, tracker: CooldownTracker) -> None:
+        await tracker.release(await tracker.acquire(SESSION, "sms", lease=LEASE))
+        assert await tracker.remaining(SESSION, "sms") == 0.0
+        await tracker.acquire(SESSION, "sms", lease=LEASE)
+
+    @pytest.mark.parametrize("window", [0.5, 1.0, 59.0, 60.0, 3600.0])
+    async def test_a_started_slot_is_blocked_for_its_window_and_free_at_its_end(
+        self, tracker: CooldownTracker, window: float
+    ) -> None:
+        await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), window)
+        assert await tracker.remaining(SESSION, "sms") == pytest.approx(window, abs=0.1)
+        await asyncio.sleep(window - 0.001)
+        with pytest.raises(CooldownError):
+            await tracker.acquire(SESSION, "sms", lease=LEASE)
+        await asyncio.sleep(0.001)
+        await tracker.acquire(SESSION, "sms", lease=LEASE)
+
+    async def test_a_window_of_nothing_leaves_the_slot_free(self, tracker: CooldownTracker) -> None:
+        await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), 0.0)
+        await tracker.acquire(SESSION, "sms", lease=LEASE)
+
+    async def test_a_reservation_that_nobody_settles_ends_with_its_lease(self, tracker: CooldownTracker) -> None:
+        await tracker.acquire(SESSION, "sms", lease=5.0)
+        await asyncio.sleep(4.999)
+        with pytest.raises(CooldownError):
+            await tracker.acquire(SESSION, "sms", lease=LEASE)
+        await asyncio.sleep(0.001)
+        await tracker.acquire(SESSION, "sms", lease=LEASE)
+
+    async def test_only_the_holder_can_release(self, tracker: CooldownTracker) -> None:
+        late = await tracker.acquire(SESSION, "sms", lease=5.0)
+        await asyncio.sleep(5.0)
+        await tracker.acquire(SESSION, "sms", lease=LEASE)
+        await tracker.release(late)
+        with pytest.raises(CooldownError):
+            await tracker.acquire(SESSION, "sms", lease=LEASE)
+
+    async def test_a_late_start_does_not_touch_the_slot_of_another_holder(self, tracker: CooldownTracker) -> None:
+        late = await tracker.acquire(SESSION, "sms", lease=5.0)
+        await asyncio.sleep(5.0)
+        holder = await tracker.acquire(SESSION, "sms", lease=LEASE)
+        await tracker.start(late, 3600.0)
+        await tracker.release(holder)
+        assert await tracker.remaining(SESSION, "sms") == 0.0
+
+    async def test_a_late_start_still_blocks_a_slot_that_nobody_else_holds(self, tracker: CooldownTracker) -> None:
+        late = await tracker.acquire(SESSION, "sms", lease=5.0)
+        await asyncio.sleep(5.0)
+        await tracker.start(late, 60.0)
+        assert await tracker.remaining(SESSION, "sms") == pytest.approx(60.0, abs=0.1)
+
+    async def test_settling_twice_changes_nothing(self, tracker: CooldownTracker) -> None:
+        held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+        await tracker.start(held, 60.0)
+        await tracker.release(held)
+        assert await tracker.remaining(SESSION, "sms") == pytest.approx(60.0, abs=0.1)
+
+    async def test_who_waits_is_granted_when_the_window_ends(self, tracker: CooldownTracker) -> None:
+        loop = asyncio.get_running_loop()
+        await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), 60.0)
+        began = loop.time()
+        await tracker.acquire(SESSION, "sms", lease=LEASE, max_wait=60.5)
+        assert loop.time() - began == pytest.approx(60.0, abs=0.1)
+
+    async def test_who_waits_is_granted_when_the_holder_lets_go(self, tracker: CooldownTracker) -> None:
+        loop = asyncio.get_running_loop()
+        held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+        waiting = asyncio.create_task(tracker.acquire(SESSION, "sms", lease=LEASE, max_wait=20.0))
+        await asyncio.sleep(1.0)
+        released = loop.time()
+        await tracker.release(held)
+        await waiting
+        assert loop.time() - released < 0.5
+
+    async def test_a_wait_that_cannot_succeed_is_not_begun(self, tracker: CooldownTracker) -> None:
+        loop = asyncio.get_running_loop()
+        await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), 60.0)
+        began = loop.time()
+        with pytest.raises(CooldownError) as caught:
+            await tracker.acquire(SESSION, "sms", lease=LEASE, max_wait=59.0)
+        assert caught.value.retry_after == pytest.approx(60.0, abs=0.1)
+        assert loop.time() - began < 0.5
+
+    async def test_a_wait_that_becomes_hopeless_ends_there(self, tracker: CooldownTracker) -> None:
+        loop = asyncio.get_running_loop()
+        held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+        waiting = asyncio.create_task(tracker.acquire(SESSION, "sms", lease=LEASE, max_wait=20.0))
+        await asyncio.sleep(1.0)
+        began = loop.time()
+        await tracker.start(held, 60.0)
+        with pytest.raises(CooldownError) as caught:
+            await waiting
+        assert caught.value.retry_after == pytest.approx(60.0, abs=0.5)
+        assert loop.time() - began < 0.5
+
+    async def test_a_wait_for_a_send_under_way_ends_at_its_bound(self, tracker: CooldownTracker) -> None:
+        loop = asyncio.get_running_loop()
+        await tracker.acquire(SESSION, "sms", lease=LEASE)
+        began = loop.time()
+        with pytest.raises(CooldownError):
+            await tracker.acquire(SESSION, "sms", lease=LEASE, max_wait=20.0)
+        assert loop.time() - began == pytest.approx(20.0, abs=0.1)
+
+    async def test_waiting_callers_are_granted_one_a_window(self, tracker: CooldownTracker) -> None:
+        loop = asyncio.get_running_loop()
+        granted: list[float] = []
+
+        async def take() -> None:
+            held = await tracker.acquire(SESSION, "sms", lease=LEASE, max_wait=math.inf)
+            granted.append(loop.time())
+            await tracker.start(held, 10.0)
+
+        await asyncio.gather(*(take() for _ in range(5)))
+        gaps = [later - sooner for sooner, later in itertools.pairwise(granted)]
+        assert gaps == pytest.approx([10.0] * 4, abs=0.1)
+
+    async def test_a_cancelled_waiter_is_passed_over(self, tracker: CooldownTracker) -> None:
+        held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+        first = asyncio.create_task(tracker.acquire(SESSION, "sms", lease=LEASE, max_wait=math.inf))
+        await asyncio.sleep(0.1)
+        second = asyncio.create_task(tracker.acquire(SESSION, "sms", lease=LEASE, max_wait=math.inf))
+        await asyncio.sleep(0.1)
+        first.cancel()
+        await tracker.release(held)
+        await second
+        with pytest.raises(asyncio.CancelledError):
+            await first
+
+    async def test_a_waiter_cancelled_in_the_turn_of_its_grant_hands_the_slot_on(
+        self, tracker: CooldownTracker
+    ) -> None:
+        held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+        first = asyncio.create_task(tracker.acquire(SESSION, "sms", lease=LEASE, max_wait=math.inf))
+        await asyncio.sleep(0.1)
+        await tracker.release(held)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        await tracker.acquire(SESSION, "sms", lease=LEASE, max_wait=1.0)
+
+    async def test_a_caller_with_no_time_does_not_overtake_those_in_line(self, tracker: CooldownTracker) -> None:
+        held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+        waiting = asyncio.create_task(tracker.acquire(SESSION, "sms", lease=LEASE, max_wait=math.inf))
+        await asyncio.sleep(0.1)
+        await tracker.release(held)
+        with pytest.raises(CooldownError):
+            await tracker.acquire(SESSION, "sms", lease=LEASE)
+        await waiting
