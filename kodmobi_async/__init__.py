@@ -32,11 +32,23 @@ from kodmobi_async._errors import (
     UnreadableResponseError,
     WrongLoopError,
 )
+from kodmobi_async._hooks import (
+    AttemptFinished,
+    CooldownHit,
+    GateClosed,
+    Hook,
+    Phase,
+    Record,
+    RetryScheduled,
+    SendFinished,
+    SendStarted,
+)
 from kodmobi_async._models import Channel, SendOutcome, SendRequest, SendResult, SessionChannel
 from kodmobi_async._settings import Limits, RetryPolicy, Timeout
 from kodmobi_async._version import __version__
 
 __all__ = (
+    "AttemptFinished",
     "AuthenticationError",
     "BadRequestError",
     "BalanceError",
@@ -46,7 +58,10 @@ __all__ = (
     "ClientClosedError",
     "ConfigurationError",
     "CooldownError",
+    "CooldownHit",
     "CooldownTracker",
+    "GateClosed",
+    "Hook",
     "InvalidRequestError",
     "KodmobiClient",
     "KodmobiError",
@@ -55,14 +70,19 @@ __all__ = (
     "NotFoundError",
     "Outcome",
     "OutcomeUnknownError",
+    "Phase",
     "RateLimitedError",
     "RecipientBlockedError",
+    "Record",
     "Reservation",
     "ResponseError",
     "RetryPolicy",
+    "RetryScheduled",
+    "SendFinished",
     "SendOutcome",
     "SendRequest",
     "SendResult",
+    "SendStarted",
     "ServerError",
     "SessionChannel",
     "SessionExpiredError",

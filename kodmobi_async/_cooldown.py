@@ -24,6 +24,7 @@ from collections import OrderedDict
 from typing import Final, Protocol
 
 from kodmobi_async._errors import CooldownError, WrongLoopError
+from kodmobi_async._hooks import shorten
 from kodmobi_async._wire import WINDOW
 
 
@@ -385,8 +386,3 @@ def _too_soon(session_id: str, channel: str, retry_after: float) -> CooldownErro
         session_id=session_id,
         channel=channel,
     )
-
-
-def shorten(session_id: str) -> str:
-    """Return enough of a session id to recognise it by, and too little to use it."""
-    return f"{session_id[:4]}…{session_id[-4:]}"

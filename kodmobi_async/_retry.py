@@ -140,6 +140,7 @@ async def retry(
     policy: RetryPolicy,
     bounds: Bounds,
     budget: RetryBudget,
+    on_retry: Callable[[Verdict[T], float], None] | None = None,
 ) -> Verdict[T]:
     """Go on after a ``first`` verdict that calls for another attempt; return the last verdict.
 
@@ -179,6 +180,7 @@ async def retry(
         stop=lambda state: used_up(state) or out_of_time(state) or out_of_budget(state),
         retry=retry_if_result(lambda verdict: verdict.again),
         retry_error_callback=verdict_of,
+        before_sleep=None if on_retry is None else lambda state: on_retry(verdict_of(state), state.upcoming_sleep),
     )
     return await engine(attempt_or_first)
 

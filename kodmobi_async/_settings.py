@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return False
+    return True
 
 
 def _seconds(*, zero: bool = False) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
@@ -154,7 +160,7 @@ def check_base_url(base_url: object, *, allow_http: bool) -> str:
             another machine. The message never repeats the address: it might hold a password.
     """
     match = _ADDRESS.fullmatch(base_url) if isinstance(base_url, str) else None
-    if match is None or int((match["port"] or ":0")[1:]) > _HIGHEST_PORT:
+    if match is None or not 0 < int((match["port"] or ":1")[1:]) <= _HIGHEST_PORT:
         raise ConfigurationError(
             "base_url takes an address like https://api.kod.mobi/session: http or https, a host in ASCII, a port if"
             " need be, a path; no user, query or fragment"

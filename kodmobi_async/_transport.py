@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
 from aiohttp.payload import BytesPayload
 
-from kodmobi_async._errors import ClientClosedError
+from kodmobi_async._errors import ClientClosedError, WrongLoopError
 from kodmobi_async._version import __version__
 from kodmobi_async._wire import MAX_BODY_BYTES, Answer, Fault, Progress, Request
 
@@ -116,7 +117,7 @@ class Transport:
         session: aiohttp.ClientSession | None,
     ) -> None:
         self._base_url = base_url
-        self._api_key = api_key.encode("ascii")
+        self._key_in_json = api_key.replace("\\", r"\\").replace('"', r"\"").encode("ascii")
         self._limits = limits
         self._borrowed = session
         self._pool: aiohttp.ClientSession | None = None
@@ -144,11 +145,18 @@ class Transport:
 
         Raises:
             ClientClosedError: The borrowed session is closed.
+            WrongLoopError: The borrowed session belongs to another loop.
         """
-        session = self._borrowed or self._pool or await self._open()
-        if session.closed:
-            raise ClientClosedError("the borrowed aiohttp session is closed")
         loop = asyncio.get_running_loop()
+        if self._borrowed is None:
+            session = self._pool or await self._open()
+        else:
+            session = self._borrowed
+            if session.closed:
+                raise ClientClosedError("the borrowed aiohttp session is closed")
+            # aiohttp has no public word for it, and would notice only after connecting
+            if getattr(session, "_loop", loop) is not loop:
+                raise WrongLoopError("the borrowed aiohttp session belongs to another event loop")
         deadline = loop.time() + within
         came = await self._exchange_once(session, request, progress, within, connect)
         for _ in range(_STALE_CONNECTIONS):
@@ -227,8 +235,21 @@ class Transport:
             flaw = translate(exception).reason
         if flaw is not None:
             body.clear()
-        # an answer that repeats the key must not carry it into an error
-        return Answer(response.status, response.headers, bytes(body).replace(self._api_key, b"[api key]"), flaw)
+        # an answer that repeats the key must not carry it into an error, whichever way JSON lets it be spelled
+        plain = _ESCAPE.sub(_spelled_plainly, body) if b"\\" in body else bytes(body)
+        return Answer(response.status, response.headers, plain.replace(self._key_in_json, b"[api key]"), flaw)
+
+
+# One escape in a JSON string: a printable ASCII character by its number, or anything else.
+_ESCAPE: Final = re.compile(rb"\\(?:u00([2-7][0-9A-Fa-f])|.)", re.DOTALL)
+
+
+def _spelled_plainly(escape: re.Match[bytes]) -> bytes:
+    """Return the shortest spelling of an escape."""
+    if escape[1] is None:
+        return b"/" if escape[0] == rb"\/" else escape[0]
+    char = bytes([int(escape[1], 16)])
+    return b"\\" + char if char in (b'"', b"\\") else char
 
 
 async def _closing(pool: aiohttp.ClientSession) -> AsyncGenerator[None]:

@@ -132,7 +132,8 @@ def canonical_channel(channel: Channel | str) -> Channel | str:
             "channel is not a channel name: it takes 1 to 64 ASCII letters, digits, dots, dashes and underscores"
             f" (got {len(channel)} characters)"
         )
-    return _KNOWN_CHANNELS.get(channel.lower(), channel)
+    # a plain string, whatever enumeration of the user's own it may come from
+    return _KNOWN_CHANNELS.get(channel.lower(), str.__str__(channel))
 
 
 def send_request(session_id: str, channel: str) -> Request:
@@ -187,12 +188,15 @@ def parse_http_date(value: str, now: datetime) -> datetime | None:
             second - leap,
             tzinfo=UTC,
         )
-        # RFC 9110: a two-digit year more than 50 years ahead means the past century
-        if len(match["year"]) == 2 and moment - now > _HALF_CENTURY:
-            moment = moment.replace(year=year - _CENTURY)
-    except ValueError:
+        if len(match["year"]) == 2:
+            # RFC 9110: more than 50 years ahead means the past century; over its turn, as far behind means the next
+            if moment - now > _HALF_CENTURY:
+                moment = moment.replace(year=year - _CENTURY)
+            elif now - moment > _HALF_CENTURY:
+                moment = moment.replace(year=year + _CENTURY)
+        return moment + timedelta(seconds=leap)
+    except (ValueError, OverflowError):  # no such day, or the second after the calendar's last
         return None
-    return moment + timedelta(seconds=leap)
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:

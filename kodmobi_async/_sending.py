@@ -1,0 +1,275 @@
+"""The attempts of one call: through the gate, over the transport, to a verdict, and again if that makes sense.
+
+What is known of a send at any moment stands in its `Send`, so that whoever interrupts it can settle its slot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import math
+from typing import TYPE_CHECKING, Final
+
+import attrs
+from ulid import ULID
+
+from kodmobi_async._errors import CooldownError, KodmobiError, Outcome, OutcomeUnknownError, RateLimitedError
+from kodmobi_async._hooks import AttemptFinished, GateClosed, Hook, Phase, RetryScheduled, tell
+from kodmobi_async._models import SendResult
+from kodmobi_async._pacing import Gate, RetryBudget
+from kodmobi_async._retry import Verdict, judge_channels, judge_send, retry
+from kodmobi_async._wire import (
+    WINDOW,
+    Answer,
+    Fault,
+    Progress,
+    channels_request,
+    outcome_of,
+    send_request,
+    session_left,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kodmobi_async._cooldown import LoopClock
+    from kodmobi_async._models import Channel, SessionChannel
+    from kodmobi_async._settings import Limits, RetryPolicy, Timeout
+    from kodmobi_async._transport import Transport
+    from kodmobi_async._wire import Request
+
+_numbers: Final = itertools.count(1)
+
+
+class Call:
+    """One call on its way: what bounds it, and how ``aclose`` can end it."""
+
+    __slots__ = ("deadline", "scope", "timeout", "under_way")
+
+    def __init__(self, timeout: Timeout) -> None:
+        self.timeout = timeout
+        self.scope = asyncio.timeout(None)
+        self.under_way = False
+        """Past the wait for a cooldown: the service is being asked."""
+        self.deadline = math.inf
+
+    def begin(self) -> None:
+        """Start the clock of ``timeout.total``."""
+        self.under_way = True
+        self.deadline = asyncio.get_running_loop().time() + self.timeout.total
+
+    @property
+    def last_start(self) -> float:
+        """The latest moment for an attempt to begin."""
+        return self.deadline
+
+    def outcome_now(self) -> Outcome:
+        """Return what is known of the code at this moment."""
+        return Outcome.NOT_SENT
+
+    def interrupt(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End the call where it stands."""
+        if self.scope.when() is None:
+            self.scope.reschedule(loop.time())
+
+
+class Send(Call):
+    """One ``send`` on its way."""
+
+    __slots__ = ("attempts", "channel", "first_unknown", "number", "progress", "session_id", "session_left")
+
+    def __init__(self, session_id: str, channel: Channel | str, timeout: Timeout) -> None:
+        super().__init__(timeout)
+        self.number = next(_numbers)
+        self.session_id = session_id
+        self.channel = channel
+        self.attempts = 0
+        self.progress = Progress()
+        self.session_left: float | None = None
+        """Seconds that the session had left when the service accepted."""
+        self.first_unknown = math.inf
+        """When the first attempt began of which nobody knows what became; ``inf`` while there is none."""
+
+    @property
+    def is_unknown(self) -> bool:
+        return self.first_unknown != math.inf
+
+    @property
+    def last_start(self) -> float:
+        """The latest moment for an attempt to begin.
+
+        A repeat of an unknown attempt is harmless only while the window that the first one may have opened is
+        certainly open; so it has to be over by then, too.
+        """
+        return min(self.deadline, self.first_unknown + WINDOW - self.timeout.attempt)
+
+    def outcome_now(self) -> Outcome:
+        """Return what is known of the code at this moment, the latest attempt included."""
+        progress = self.progress
+        if progress.status is not None:
+            outcome = outcome_of(progress.status)
+        else:
+            outcome = Outcome.UNKNOWN if progress.written else Outcome.NOT_SENT
+        return Outcome.UNKNOWN if self.is_unknown and outcome is not Outcome.ACCEPTED else outcome
+
+
+class Sender:
+    """What all calls of a client share on their way to the service."""
+
+    def __init__(
+        self, transport: Transport, clock: LoopClock, *, policy: RetryPolicy, limits: Limits, hooks: Sequence[Hook]
+    ) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._policy = policy
+        self._hooks = hooks
+        self._gate = Gate(limits.rate)
+        self._budget = RetryBudget()
+
+    async def send(self, call: Send) -> Verdict[SendResult]:
+        """Make attempts until one settles it; return the last verdict."""
+        call.begin()
+        request = send_request(call.session_id, call.channel)
+
+        async def attempt() -> Verdict[SendResult]:
+            return await self._attempt(call, request)
+
+        verdict = await attempt()
+        if verdict.again:
+            verdict = await retry(
+                attempt,
+                verdict,
+                policy=self._policy,
+                bounds=call,
+                budget=self._budget,
+                on_retry=functools.partial(self._tell_retry, call) if self._hooks else None,
+            )
+        if verdict.result is not None:
+            self._budget.give_back(retried=call.attempts > 1)
+        return verdict
+
+    async def ask_channels(self, call: Call, request: Request) -> Verdict[tuple[SessionChannel, ...]]:
+        """Ask until there is an answer that counts; return the last verdict."""
+        call.begin()
+
+        async def attempt() -> Verdict[tuple[SessionChannel, ...]]:
+            held_back = await self._pass_gate(call)
+            if held_back is not None:
+                return Verdict(error=held_back)
+            verdict = judge_channels(await self._exchange(call, request, Progress()))
+            if verdict.gated:
+                self._close_gate(verdict.retry_after)
+            return verdict
+
+        verdict = await attempt()
+        if verdict.again:
+            verdict = await retry(attempt, verdict, policy=self._policy, bounds=call, budget=self._budget)
+        return verdict
+
+    async def _attempt(self, call: Send, request: Request) -> Verdict[SendResult]:
+        """Make one attempt; ask what became of it where that is not known."""
+        held_back = await self._pass_gate(call)
+        if held_back is not None:
+            return Verdict(error=held_back)
+        began = asyncio.get_running_loop().time()
+        call.progress = progress = Progress()
+        came = await self._exchange(call, request, progress)
+        call.attempts += 1
+        verdict = judge_send(came, progress, call.session_id, call.channel, self._policy)
+        if self._hooks:
+            self._tell_attempt(call, verdict, began)
+        if verdict.gated:
+            self._close_gate(verdict.retry_after)
+        if verdict.result is not None:
+            if isinstance(came, Answer):
+                call.session_left = session_left(came, verdict.result)
+            if call.attempts > 1:
+                return Verdict(attrs.evolve(verdict.result, attempts=call.attempts))
+        elif verdict.error is not None and verdict.error.outcome is Outcome.UNKNOWN:
+            call.first_unknown = min(call.first_unknown, began)
+            confirmed = await self._ask_whether_sent(call) if verdict.again else None
+            if confirmed is not None:
+                return Verdict(confirmed)
+        return verdict
+
+    def _close_gate(self, seconds: float) -> None:
+        self._gate.close(self._clock.now(), seconds)
+        if self._hooks:
+            tell(self._hooks, GateClosed(seconds))
+
+    async def _exchange(self, call: Call, request: Request, progress: Progress) -> Answer | Fault:
+        within = min(call.timeout.attempt, call.deadline - asyncio.get_running_loop().time())
+        if within <= 0:
+            return Fault("no time is left", permanent=True)
+        return await self._transport.exchange(request, progress, within=within, connect=call.timeout.connect)
+
+    async def _pass_gate(self, call: Call) -> RateLimitedError | None:
+        """Wait until a request may go; return the error if that is too late for this call."""
+        while (wait := self._gate.opens_at(now := self._clock.now()) - now) > 0:
+            if asyncio.get_running_loop().time() + wait > call.last_start:
+                return RateLimitedError(
+                    f"no request may go for another {wait:.1f} s: that is the service's or the client's own rate limit",
+                    status=None,
+                    retry_after=wait,
+                    outcome=Outcome.NOT_SENT,
+                )
+            self._gate.pass_at(now + wait, now)
+            closures = self._gate.closures
+            await asyncio.sleep(wait)
+            if self._gate.closures == closures:
+                return None
+        self._gate.pass_at(now, now)
+        return None
+
+    async def _ask_whether_sent(self, call: Send) -> SendResult | None:
+        """Return a result if the service says that the session's channel is blocked: then the send has arrived."""
+        if await self._pass_gate(call) is not None:
+            return None
+        verdict = judge_channels(await self._exchange(call, channels_request(call.session_id), Progress()))
+        for channel in verdict.result or ():
+            if channel.type.lower() == call.channel.lower() and channel.timeout > 0:
+                return SendResult(ULID.from_str(call.session_id), None, channel, call.attempts, confirmed=True)
+        return None
+
+    def _tell_attempt(self, call: Send, verdict: Verdict[SendResult], began: float) -> None:
+        status = call.progress.status
+        written = Phase.WRITTEN if call.progress.written else Phase.NOT_WRITTEN
+        record = AttemptFinished(
+            call.number,
+            call.session_id,
+            call.channel,
+            number=call.attempts,
+            outcome=Outcome.ACCEPTED if verdict.error is None else verdict.error.outcome,
+            phase=written if status is None else Phase.ANSWERED,
+            status=status,
+            duration=asyncio.get_running_loop().time() - began,
+        )
+        tell(self._hooks, record)
+
+    def _tell_retry(self, call: Send, verdict: Verdict[SendResult], pause: float) -> None:
+        reason = str(verdict.error)
+        record = RetryScheduled(call.number, call.session_id, call.channel, call.attempts, pause, reason)
+        tell(self._hooks, record)
+
+
+def conclude(call: Send, error: KodmobiError | None) -> tuple[KodmobiError, KodmobiError | None, float | None]:
+    """Return the error to raise, its cause, and the seconds to block the slot for (``None``: release it).
+
+    A call's outcome is its worst attempt's: once nobody knows about one, only the service's own word about it, not a
+    refusal of a later attempt, makes it known.
+    """
+    assert error is not None  # noqa: S101 a verdict has a result or an error
+    if isinstance(error, CooldownError):
+        if call.is_unknown:
+            # refused as too early: so the one before had arrived
+            error.outcome = Outcome.ACCEPTED
+        return error, None, error.retry_after
+    if error.outcome is Outcome.ACCEPTED:
+        return error, None, WINDOW
+    if not call.is_unknown:
+        return error, None, None
+    if isinstance(error, OutcomeUnknownError):
+        return error, None, WINDOW
+    unknown = OutcomeUnknownError(f"nobody knows whether the code was sent; at last: {error}", safe_after=WINDOW)
+    return unknown, error, WINDOW

@@ -1,0 +1,202 @@
+"""The commands and their options; one small function each, the work is done elsewhere.
+
+Typer reads the annotations of the commands while the program runs, so this module's are not postponed.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final, cast
+
+import typer
+
+from kodmobi_async._errors import ConfigurationError, KodmobiError, Outcome
+from kodmobi_async._version import __version__
+from kodmobi_async.cli._connect import Connection, find_api_key
+from kodmobi_async.cli._emulate import demonstrate, serve
+from kodmobi_async.cli._exits import MEANINGS, ExitCode, exit_code, facts, sentence
+from kodmobi_async.cli._output import Output
+from kodmobi_async.cli._send import list_channels
+from kodmobi_async.cli._send import send as send_code
+from kodmobi_async.emulator import Emulator
+
+__all__ = ("run",)
+
+_PROGRAM: Final = "kodmobi"
+
+# Typer names no class of its own for all that can be wrong with a command line; it is what BadParameter derives from.
+_UsageError: Final = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
+
+_app: Final = typer.Typer(
+    help="Re-send one-time codes over kod.mobi, and never two on one channel inside its window.",
+    epilog="Exit codes:\n" + "\n".join(f"{code:>3}  {meaning}" for code, meaning in MEANINGS.items()),
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def run(args: Sequence[str]) -> int:
+    """Run the command line ``args`` and return the exit code."""
+    output = Output(as_json="--json" in args)
+    command = typer.main.get_command(_app)
+    try:
+        with command.make_context(_PROGRAM, list(args) or ["--help"]) as context:
+            code: int = command.invoke(context)
+            return code
+    except typer.Exit as leave:
+        return leave.exit_code if args else ExitCode.USAGE
+    except _UsageError as error:
+        message = error.format_message()
+        _fail(output, {"type": "UsageError", "message": message, "outcome": Outcome.NOT_SENT.value}, message)
+        return ExitCode.USAGE
+    except KodmobiError as error:
+        _fail(output, facts(error), sentence(error))
+        return exit_code(error)
+    except SystemExit:  # how rich ends the process when nobody reads the help any more
+        return ExitCode.SENT
+
+
+def _fail(output: Output, known: dict[str, object], message: str) -> None:
+    output.error(message)
+    if output.as_json:
+        output.write_json({"error": known})
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        Output().say(f"{_PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+@_app.callback()
+def common(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", metavar="", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+SessionId = Annotated[str, typer.Argument(metavar="SESSION_ID", help="The session's ULID.", show_default=False)]
+ChannelName = Annotated[
+    str, typer.Argument(metavar="CHANNEL", help="telegram, whatsapp, sms, email, ...", show_default=False)
+]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="Address and path prefix of the API.", show_default="https://api.kod.mobi/session"
+    ),
+]
+ApiKeyFile = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", help="File with the API key, instead of the variable KODMOBI_API_KEY."),
+]
+Emulate = Annotated[
+    bool, typer.Option("--emulate", metavar="", help="Start an emulator for this run and use it; needs no key.")
+]
+Language = Annotated[str | None, typer.Option(metavar="L", help="Of the service's messages: en or ru.")]
+TimeoutSeconds = Annotated[
+    float | None, typer.Option(metavar="S", help="Seconds for all attempts together.", show_default="30")
+]
+AllowHttp = Annotated[
+    bool,
+    typer.Option("--allow-http", metavar="", help="Allow http:// to another machine: the key travels in clear text."),
+]
+AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Write the result, or the error, as JSON.")]
+
+
+@_app.command()
+def send(
+    session_id: SessionId,
+    channel: ChannelName,
+    *,
+    max_wait: Annotated[
+        float, typer.Option(metavar="S", help="Seconds to wait for the channel's cooldown; inf: as long as it takes.")
+    ] = 0.0,
+    base_url: BaseUrl = None,
+    api_key_file: ApiKeyFile = None,
+    emulate: Emulate = False,
+    language: Language = None,
+    timeout: TimeoutSeconds = None,
+    allow_http: AllowHttp = False,
+    as_json: AsJson = False,
+) -> int:
+    """Re-send the code of a session over a channel.
+
+    The API key comes from the variable KODMOBI_API_KEY or from --api-key-file.
+    """
+    output = Output(as_json=as_json)
+    connection = Connection(
+        base_url=base_url,
+        api_key=None if emulate else find_api_key(api_key_file, output),
+        language=language,
+        timeout=timeout,
+        allow_http=allow_http,
+    )
+    return asyncio.run(send_code(connection, output, session_id, channel, max_wait))
+
+
+@_app.command()
+def channels(
+    session_id: Annotated[
+        str | None, typer.Argument(metavar="[SESSION_ID]", help="The session's ULID.", show_default=False)
+    ] = None,
+    *,
+    base_url: BaseUrl = None,
+    api_key_file: ApiKeyFile = None,
+    emulate: Emulate = False,
+    language: Language = None,
+    timeout: TimeoutSeconds = None,
+    allow_http: AllowHttp = False,
+    as_json: AsJson = False,
+) -> int:
+    """List the project's channels; for a session, with the seconds until each is free.
+
+    The API key comes from the variable KODMOBI_API_KEY or from --api-key-file.
+    """
+    output = Output(as_json=as_json)
+    connection = Connection(
+        base_url=base_url,
+        api_key=None if emulate else find_api_key(api_key_file, output),
+        language=language,
+        timeout=timeout,
+        allow_http=allow_http,
+    )
+    return asyncio.run(list_channels(connection, output, session_id))
+
+
+@_app.command()
+def emulator(
+    *,
+    host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65_535, help="Port to listen on; 0: any free one.")
+    ] = 8765,
+    api_key: Annotated[str, typer.Option(metavar="KEY", help="A made-up key that opens it.")] = "emulator-key",
+    session: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ULID", help="A session to begin with; may be repeated.", show_default="a new one"),
+    ] = None,
+    window: Annotated[float, typer.Option(metavar="S", help="Seconds a channel is blocked after a send.")] = 60.0,
+    session_lifetime: Annotated[float, typer.Option(metavar="S", help="Seconds that a session lives.")] = 180.0,
+    quiet: Annotated[bool, typer.Option("--quiet", metavar="", help="Print the address and nothing else.")] = False,
+) -> int:
+    """Run an emulator of the API until Ctrl-C, for clients in any language."""
+    try:
+        server = Emulator(api_key=api_key, host=host, port=port, window=window, session_lifetime=session_lifetime)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    return asyncio.run(serve(server, Output(), session or [], quiet=quiet))
+
+
+@_app.command()
+def demo(
+    *,
+    window: Annotated[
+        float, typer.Option(metavar="S", min=1, max=60, help="Seconds the emulator blocks a channel, instead of 60.")
+    ] = 5.0,
+) -> int:
+    """Show the main job: send, be blocked, wait, send again; against an emulator."""
+    return asyncio.run(demonstrate(Output(), window))

@@ -1,0 +1,110 @@
+"""From options to a client: the key, the address, and the emulator that may stand in for the service."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from kodmobi_async._client import DEFAULT_BASE_URL, KodmobiClient
+from kodmobi_async._errors import ConfigurationError
+from kodmobi_async._settings import API_KEY_VARIABLE, Timeout
+from kodmobi_async._wire import canonical_session_id
+from kodmobi_async.emulator import Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from pathlib import Path
+
+    from kodmobi_async.cli._output import Output
+
+__all__ = ("Connection", "connected", "find_api_key")
+
+_LONGEST_KEY_FILE: Final = 8_192
+
+
+@attrs.frozen(kw_only=True)
+class Connection:
+    """How to reach the service; the options that ``send`` and ``channels`` share."""
+
+    base_url: str | None
+    api_key: str | None
+    """``None``: none is needed, as an emulator stands in for the service."""
+    language: str | None
+    timeout: float | None
+    allow_http: bool
+
+
+@contextlib.asynccontextmanager
+async def connected(connection: Connection, output: Output, session_id: str | None) -> AsyncGenerator[KodmobiClient]:
+    """Open a client: to the service, or to an emulator of this run, in which the session lives.
+
+    Raises:
+        ConfigurationError: The options make no sense.
+        InvalidRequestError: This is no session.
+    """
+    timeout = Timeout() if connection.timeout is None else Timeout(total=connection.timeout)
+    if connection.api_key is not None:
+        async with KodmobiClient(
+            connection.api_key,
+            base_url=DEFAULT_BASE_URL if connection.base_url is None else connection.base_url,
+            timeout=timeout,
+            language=connection.language,
+            allow_http=connection.allow_http,
+        ) as client:
+            yield client
+        return
+    if connection.base_url is not None:
+        raise ConfigurationError("--emulate and --base-url exclude each other")
+    canonical = None if session_id is None else canonical_session_id(session_id)
+    async with Emulator() as emulator:
+        output.remark(f"emulated: {emulator.base_url} stands in for the service; no code reaches anybody")
+        if canonical is not None:
+            emulator.add_session(canonical)
+        async with KodmobiClient(
+            emulator.api_key, base_url=emulator.base_url, timeout=timeout, language=connection.language
+        ) as client:
+            yield client
+
+
+def find_api_key(path: Path | None, output: Output) -> str:
+    """Return the key from a file, or else from the environment.
+
+    Raises:
+        ConfigurationError: There is none, or the file is of no use.
+    """
+    if path is not None:
+        return _read_key(path, output)
+    key = os.environ.get(API_KEY_VARIABLE, "").strip()
+    if not key:
+        raise ConfigurationError(
+            f"no API key: set {API_KEY_VARIABLE}, or name a file with --api-key-file; --emulate needs none"
+        )
+    return key
+
+
+def _read_key(path: Path, output: Output) -> str:
+    """Return the key that a file holds.
+
+    No message shows what is in the file, nor its name: that might be a key put in the wrong place.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or holds something else than one line.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            content = file.read(_LONGEST_KEY_FILE)
+    except OSError as error:
+        raise ConfigurationError(f"the file of --api-key-file cannot be read: {error.strerror}") from None
+    if os.name == "posix" and stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
+        output.remark("warning: other users can read the file of --api-key-file; chmod 600 keeps them out")
+    key = content.decode("ascii", errors="replace").strip()
+    if not key:
+        raise ConfigurationError("the file of --api-key-file is empty")
+    if len(key.split()) > 1:
+        raise ConfigurationError("the file of --api-key-file holds more than one line or word: it takes the key alone")
+    return key

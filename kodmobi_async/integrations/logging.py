@@ -1,0 +1,71 @@
+"""A hook that writes to the standard library's logging.
+
+    KodmobiClient(hooks=[LoggingHook()])
+
+What concerns one call is logged at DEBUG, with the session id shortened. Above DEBUG no line names a session: a lost
+answer and a limited account are warnings, and say only the channel.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from kodmobi_async._errors import Outcome
+from kodmobi_async._hooks import (
+    AttemptFinished,
+    CooldownHit,
+    GateClosed,
+    RetryScheduled,
+    SendFinished,
+    SendStarted,
+    shorten,
+)
+
+if TYPE_CHECKING:
+    from kodmobi_async._hooks import Record
+
+__all__ = ("LoggingHook",)
+
+
+class LoggingHook:
+    """Log what a client does.
+
+    Args:
+        logger: Where to; by default the logger named ``kodmobi_async``.
+    """
+
+    def __init__(self, logger: logging.Logger | None = None) -> None:
+        self._logger = logging.getLogger("kodmobi_async") if logger is None else logger
+
+    def __call__(self, record: Record, /) -> None:
+        """Log ``record``."""
+        if isinstance(record, GateClosed):
+            self._logger.warning("the service limits this account: holding back for %.1f s", record.seconds)
+            return
+        if isinstance(record, SendFinished) and record.outcome is Outcome.UNKNOWN:
+            self._logger.warning("nobody knows whether a code was sent over %s", record.channel)
+        if self._logger.isEnabledFor(logging.DEBUG):
+            self._logger.debug(
+                "send %d, session %s, %s: %s",
+                record.call,
+                shorten(record.session_id),
+                record.channel,
+                _words(record),
+            )
+
+
+def _words(record: SendStarted | CooldownHit | AttemptFinished | RetryScheduled | SendFinished) -> str:
+    match record:
+        case SendStarted():
+            return "started"
+        case CooldownHit(retry_after=seconds, by_service=by_service):
+            return f"too soon, says {'the service' if by_service else 'the client'}; again in {seconds:.1f} s"
+        case AttemptFinished(number=number, outcome=outcome, phase=phase, status=status, duration=seconds):
+            answer = phase.value if status is None else f"HTTP {status}"
+            return f"attempt {number}: {outcome.value} ({answer}) after {seconds:.3f} s"
+        case RetryScheduled(pause=seconds, reason=reason):
+            return f"again in {seconds:.3f} s: {reason}"
+        case SendFinished(outcome=outcome, attempts=attempts, error=error, cancelled=cancelled):
+            end = "cancelled" if cancelled else type(error).__name__ if error is not None else "done"
+            return f"{end}, {outcome.value} after {attempts} attempts"

@@ -1,0 +1,208 @@
+"""The tree of errors: what it promises of each."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import kodmobi_async
+from kodmobi_async import _errors
+from kodmobi_async._errors import (
+    AuthenticationError,
+    BadRequestError,
+    BalanceError,
+    ChallengeError,
+    ChannelUnavailableError,
+    ClientClosedError,
+    ConfigurationError,
+    CooldownError,
+    InvalidRequestError,
+    KodmobiError,
+    NotFoundError,
+    Outcome,
+    OutcomeUnknownError,
+    RateLimitedError,
+    RecipientBlockedError,
+    ResponseError,
+    ServerError,
+    SessionExpiredError,
+    TransportError,
+    UnreadableResponseError,
+    WrongLoopError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TREE: dict[type[KodmobiError], type[Exception]] = {
+    KodmobiError: Exception,
+    ConfigurationError: KodmobiError,
+    InvalidRequestError: KodmobiError,
+    ClientClosedError: KodmobiError,
+    WrongLoopError: KodmobiError,
+    CooldownError: KodmobiError,
+    TransportError: KodmobiError,
+    OutcomeUnknownError: KodmobiError,
+    UnreadableResponseError: KodmobiError,
+    ResponseError: KodmobiError,
+    BadRequestError: ResponseError,
+    AuthenticationError: ResponseError,
+    NotFoundError: ResponseError,
+    SessionExpiredError: ResponseError,
+    ChannelUnavailableError: ResponseError,
+    RecipientBlockedError: ResponseError,
+    ChallengeError: ResponseError,
+    BalanceError: ResponseError,
+    RateLimitedError: ResponseError,
+    ServerError: ResponseError,
+}
+ALSO_VALUE_ERRORS = {ConfigurationError, InvalidRequestError}
+
+
+def descendants(kind: type[KodmobiError]) -> Iterator[type[KodmobiError]]:
+    """Yield the class and all that derive from it in the package; classes of users are none of its business."""
+    if kind.__module__.partition(".")[0] == "kodmobi_async":
+        yield kind
+        for child in kind.__subclasses__():
+            yield from descendants(child)
+
+
+def drawn() -> dict[str, str]:
+    """Return, from the picture in the module's docstring, each class and its parent."""
+    parents: dict[str, str] = {}
+    path: list[str] = []
+    for line in (_errors.__doc__ or "").splitlines():
+        match = re.match(r"    (?P<branches>(?:[│ ]   |[├└]── )*)(?P<name>[A-Z]\w+)", line)
+        if match:
+            depth = len(match["branches"]) // 4
+            path[depth:] = [match["name"]]
+            parents[match["name"]] = path[depth - 1] if depth else "Exception"
+    return parents
+
+
+def made(kind: type[KodmobiError], outcome: Outcome | None = None) -> KodmobiError:
+    """Return an error of this kind with every number set to something of its own."""
+    if issubclass(kind, CooldownError):
+        return kind("x", retry_after=12.5, session_id="01K", channel="sms", outcome=outcome)
+    if issubclass(kind, OutcomeUnknownError):
+        return kind("x", safe_after=59.5, outcome=outcome)
+    if issubclass(kind, ResponseError):
+        return kind("x", status=418, sys_message="ERROR_X", message="Words.", retry_after=3.5, outcome=outcome)
+    return kind("x", outcome=outcome)
+
+
+every_error = pytest.mark.parametrize("kind", TREE, ids=lambda kind: kind.__name__)
+
+
+def test_the_tree_has_no_orphans() -> None:
+    assert set(descendants(KodmobiError)) == set(TREE)
+    named = {
+        value
+        for name, module in sys.modules.copy().items()
+        if name.partition(".")[0] == "kodmobi_async" and name.startswith("kodmobi_async._")
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Exception)
+        if value.__module__ == name and value.__name__[0] != "_"
+    }
+    assert named == set(TREE)
+
+
+@every_error
+def test_an_error_hangs_where_the_tree_says(kind: type[KodmobiError]) -> None:
+    assert kind.__bases__[0] is TREE[kind]
+    assert issubclass(kind, ValueError) is (kind in ALSO_VALUE_ERRORS)
+    assert isinstance(made(kind), ValueError) is (kind in ALSO_VALUE_ERRORS)
+    assert not issubclass(kind, OSError)
+
+
+@every_error
+def test_an_error_is_exported_and_documented(kind: type[KodmobiError]) -> None:
+    assert kind.__name__ in kodmobi_async.__all__
+    assert getattr(kodmobi_async, kind.__name__) is kind
+    assert kind.__doc__
+
+
+def test_the_picture_of_the_tree_is_true() -> None:
+    assert drawn() == {kind.__name__: parent.__name__ for kind, parent in TREE.items()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes"),
+    [
+        (KodmobiError, {"outcome"}),
+        (CooldownError, {"outcome", "retry_after", "session_id", "channel"}),
+        (OutcomeUnknownError, {"outcome", "safe_after"}),
+        (ResponseError, {"outcome", "status", "sys_message", "message", "retry_after"}),
+    ],
+)
+def test_the_picture_names_every_attribute(kind: type[KodmobiError], attributes: set[str]) -> None:
+    (line,) = re.findall(rf"^.*\b{kind.__name__} .*$", (_errors.__doc__ or "").partition("::")[2], re.MULTILINE)
+    assert set(vars(made(kind))) == attributes
+    assert {"outcome", *re.findall(r"\.([a-z_]+)", line)} == attributes
+
+
+@every_error
+def test_without_a_word_on_it_an_error_has_its_kinds_outcome(kind: type[KodmobiError]) -> None:
+    expected = {
+        OutcomeUnknownError: Outcome.UNKNOWN,
+        UnreadableResponseError: Outcome.ACCEPTED,
+    }.get(kind, Outcome.REFUSED if issubclass(kind, ResponseError) else Outcome.NOT_SENT)
+    assert made(kind).outcome is expected
+
+
+@every_error
+@pytest.mark.parametrize("outcome", Outcome)
+def test_the_outcome_that_an_error_is_given_counts(kind: type[KodmobiError], outcome: Outcome) -> None:
+    assert made(kind, outcome).outcome is outcome
+
+
+def through(protocol: int) -> Callable[[KodmobiError], KodmobiError]:
+    def round_trip(error: KodmobiError) -> KodmobiError:
+        loaded: KodmobiError = pickle.loads(pickle.dumps(error, protocol))
+        return loaded
+
+    return round_trip
+
+
+@every_error
+@pytest.mark.parametrize(
+    "again",
+    [copy.copy, copy.deepcopy, *(through(protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1))],
+    ids=["copy", "deepcopy", *(f"pickle {protocol}" for protocol in range(pickle.HIGHEST_PROTOCOL + 1))],
+)
+def test_an_error_comes_through_copying_and_pickling_whole(
+    kind: type[KodmobiError], again: Callable[[KodmobiError], KodmobiError]
+) -> None:
+    for outcome in Outcome:
+        error = made(kind, outcome)
+        error.args = ("x; the client's retry budget is empty",)
+        error.add_note("seen by a test")
+        twin = again(error)
+        assert twin is not error
+        assert type(twin) is kind
+        assert twin.args == error.args
+        assert str(twin) == str(error)
+        assert vars(twin) == vars(error)
+        assert twin.outcome is outcome
+
+
+def test_a_users_own_kind_of_error_comes_through_too() -> None:
+    twin = pickle.loads(pickle.dumps(QuotaError("x", left=3)))
+    assert (type(twin), twin.left, str(twin), twin.outcome) == (QuotaError, 3, "x", Outcome.REFUSED)
+
+
+class QuotaError(KodmobiError):
+    default_outcome = Outcome.REFUSED
+
+    def __init__(self, message: str, *, left: int) -> None:
+        super().__init__(message)
+        self.left = left
+
+
+def test_the_outcomes_are_the_four_words() -> None:
+    assert [str(outcome) for outcome in Outcome] == ["not_sent", "refused", "unknown", "accepted"]
