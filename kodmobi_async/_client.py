@@ -274,6 +274,20 @@ class KodmobiClient:
     # -- a send ----------------------------------------------------------------------------------------------------
 
     async def _send(self, call: Send, patience: float) -> SendResult:
+        """Send when the channel is free, and again where the service, not this client, knew that it was not."""
+        give_up = self._clock.now() + patience
+        while True:
+            try:
+                return await self._send_once(call, patience)
+            except CooldownError as error:
+                patience = give_up - self._clock.now()
+                # only where the service says so is there anything to wait for that has not been waited for
+                if error.outcome is not Outcome.REFUSED or error.retry_after > patience:
+                    raise
+                self._tell_cooldown(call, error)
+
+    async def _send_once(self, call: Send, patience: float) -> SendResult:
+        call.under_way = False
         reservation = await self._cooldowns.acquire(
             call.session_id,
             call.channel,
@@ -331,11 +345,7 @@ class KodmobiClient:
             return result
         finally:
             if isinstance(error, CooldownError):
-                by_service = error.outcome is not Outcome.NOT_SENT
-                tell(
-                    self._hooks,
-                    CooldownHit(call.number, call.session_id, call.channel, error.retry_after, by_service),
-                )
+                self._tell_cooldown(call, error)
             outcome = call.outcome_now() if error is None else error.outcome
             record = SendFinished(
                 call.number,
@@ -349,6 +359,12 @@ class KodmobiClient:
                 duration=loop.time() - began,
             )
             tell(self._hooks, record)
+
+    def _tell_cooldown(self, call: Send, error: CooldownError) -> None:
+        if self._hooks:
+            by_service = error.outcome is not Outcome.NOT_SENT
+            hit = CooldownHit(call.number, call.session_id, call.channel, error.retry_after, by_service)
+            tell(self._hooks, hit)
 
 
 def _checked(kind: type[T], value: object) -> T:

@@ -55,7 +55,7 @@ class SendStarted:
 
 @attrs.frozen
 class CooldownHit:
-    """The channel is in its cooldown, and the call ends by that.
+    """The channel is in its cooldown: the call ends by that, or waits where the service is the one to say so.
 
     Attributes:
         call: The call.

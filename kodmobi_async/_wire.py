@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 WINDOW: Final = 60.0
 """Seconds for which a channel is blocked after a send. Source: "Each channel has 60 seconds sending timeout"."""
 
+SHORTEST_BLOCK: Final = 1.0
+"""Seconds for which a channel is blocked at least when the service says "too soon"."""
+
 MAX_WAIT_SECONDS: Final = 86_400.0
 """No wait that the service asks for is believed beyond a day; a longer one is cut to this."""
 
@@ -435,11 +438,12 @@ def read_error(answer: Answer, session_id: str = "", channel: str = "") -> Coold
     )
     retry_after = parse_retry_after(answer.headers.get("Retry-After"), dated(answer) or datetime.now(UTC))
     outcome = outcome_of(answer.status)
-    # [open] How an early re-send is answered: the code is believed under any 4xx.
+    # [open] How an early re-send is answered: the code is believed under any 4xx; "too soon, again in 0 s" means a
+    # moment, or callers that wait for their turn would ask without end.
     if code == TOO_SOON and outcome is Outcome.REFUSED and answer.status != 503:
-        retry_after = WINDOW if retry_after is None else retry_after
+        retry_after = WINDOW if retry_after is None else max(retry_after, SHORTEST_BLOCK)
         return CooldownError(
-            f"the service says that {channel} was sent to too recently; the next send may go in {retry_after:.1f} s",
+            f"the service says: too soon for {channel or 'this'}; again in {retry_after:.1f} s",
             retry_after=retry_after,
             session_id=session_id,
             channel=channel,

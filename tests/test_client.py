@@ -239,6 +239,70 @@ async def test_waiting_callers_send_one_a_window_in_order() -> None:
         assert all(later - sooner >= 60 - 1e-6 for sooner, later in itertools.pairwise(moments))
 
 
+async def test_a_window_that_only_the_service_knows_of_is_waited_for_too(
+    emulator: Emulator, client: KodmobiClient, session: str
+) -> None:
+    loop = asyncio.get_running_loop()
+    async with make_client(emulator) as another_process:
+        await another_process.send(session, "sms")
+    began = loop.time()
+    result = await client.send(session, "sms", max_wait=61)
+    assert loop.time() - began == pytest.approx(60, abs=0.1)
+    assert result.attempts == 2
+    assert len(emulator.delivered(session)) == 2
+    assert emulator.requests == {"send": 3}
+
+
+async def test_a_window_that_only_the_service_knows_of_is_not_waited_for_past_max_wait(
+    emulator: Emulator, client: KodmobiClient, session: str
+) -> None:
+    loop = asyncio.get_running_loop()
+    emulator.script(Fault.refuse("ERROR_MESSAGE_ATTEMPT", retry_after=40), times=2)
+    began = loop.time()
+    with pytest.raises(CooldownError) as caught:
+        await client.send(session, "sms", max_wait=79)
+    assert caught.value.outcome is Outcome.REFUSED
+    assert loop.time() - began == pytest.approx(40, abs=0.1)
+    assert await client.remaining(session, "sms") == pytest.approx(40, abs=0.1)
+    assert emulator.requests == {"send": 2}
+
+
+async def test_too_soon_again_in_0_seconds_is_not_answered_by_a_storm(
+    emulator: Emulator, client: KodmobiClient, session: str
+) -> None:
+    emulator.script(Fault.refuse("ERROR_MESSAGE_ATTEMPT", retry_after=0), times=10_000)
+    with pytest.raises(CooldownError) as caught:
+        await client.send(session, "sms", max_wait=10)
+    assert caught.value.retry_after == 1.0
+    assert emulator.requests["send"] <= 11
+
+
+async def test_a_confirmed_refusal_of_a_repeat_is_not_waited_for(
+    emulator: Emulator, client: KodmobiClient, session: str
+) -> None:
+    emulator.script(Fault.close("after_reading", process=True))
+    emulator.script(Fault.answer(500), endpoint="channels")
+    with pytest.raises(CooldownError) as caught:
+        await client.send(session, "sms", max_wait=math.inf)
+    assert caught.value.outcome is Outcome.ACCEPTED
+    assert len(emulator.delivered(session)) == 1
+
+
+async def test_closing_ends_the_wait_for_a_window_that_the_service_knows_of(emulator: Emulator, session: str) -> None:
+    emulator.script(Fault.refuse("ERROR_MESSAGE_ATTEMPT", retry_after=40))
+    loop = asyncio.get_running_loop()
+    client = make_client(emulator, max_wait=math.inf)
+    sending = asyncio.ensure_future(client.send(session, "sms"))
+    await asyncio.sleep(20)
+    began = loop.time()
+    await client.aclose()
+    with pytest.raises(ClientClosedError) as caught:
+        await sending
+    assert loop.time() == began
+    assert caught.value.outcome is Outcome.REFUSED
+    assert emulator.requests == {"send": 1}
+
+
 async def test_a_wait_that_ends_after_the_session_is_not_begun(emulator: Emulator, session: str) -> None:
     loop = asyncio.get_running_loop()
     async with make_client(emulator, max_wait=math.inf) as client:

@@ -171,7 +171,7 @@ def test_importing_the_package_opens_no_door() -> None:
     code = "import sys, kodmobi_async; print(*sys.modules, sep='\\n')"
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment, timeout=60
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, env=environment, timeout=60
     )
     loaded = done.stdout.split()
     assert "kodmobi_async._client" in loaded

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ("list_channels", "send", "show")
 
-_SHORTEST_PAUSE: Final = 1.0
-"""A service that refuses and says "again in 0 s" is not asked more often than this, in seconds."""
-
 _SLACK: Final = 1.0
 """The client's own count of a wait that was just waited for may end a moment later, in seconds."""
 
@@ -57,7 +54,7 @@ async def _send_when_possible(
         try:
             return await client.send(session_id, channel, max_wait=slack)
         except CooldownError as refusal:
-            pause = max(refusal.retry_after, _SHORTEST_PAUSE)
+            pause = refusal.retry_after
             if refusal.outcome is not Outcome.REFUSED or loop.time() + pause > deadline:
                 raise
         except asyncio.CancelledError:

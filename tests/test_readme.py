@@ -1,0 +1,151 @@
+"""What the README says is true: its examples run, and its tables are those of the code."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+from test_house import PACKAGE, ROOMS
+
+import kodmobi_async
+from kodmobi_async import KodmobiClient, KodmobiError, Limits, Outcome, RetryPolicy, Timeout
+from kodmobi_async.cli._exits import ExitCode
+from kodmobi_async.emulator import Emulator, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def block_with(words: str) -> str:
+    (block,) = (block for block in blocks("python") if words in block)
+    return block
+
+
+def table(first_column: str) -> list[list[str]]:
+    """Return the rows of the table whose first column has this title."""
+    lines = iter(README.splitlines())
+    for line in lines:
+        if line.startswith(f"| {first_column} |"):
+            break
+    next(lines)
+    rows: list[list[str]] = []
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split(" | ")])
+    return rows
+
+
+def names_in(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def loaded(source: str) -> dict[str, Any]:
+    module = types.ModuleType("example")
+    exec(compile(source, "README.md", "exec"), module.__dict__)  # noqa: S102 the project's own text
+    return module.__dict__
+
+
+# -- examples ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (None, "Sent. You can ask again in 60 s"),
+        (Fault.refuse("ERROR_MESSAGE_ATTEMPT", retry_after=17), "Please wait 17 s"),
+        (Fault.refuse("ERROR_BLOCKED"), "Sorry, that did not work"),
+        (Fault.answer(200, body=b"{}", process=True), "Look for your code"),
+    ],
+    ids=["sent", "too soon", "refused", "unreadable"],
+)
+async def test_the_example_of_a_service_tells_the_user_the_truth(
+    emulator: Emulator, client: KodmobiClient, session: str, fault: Fault | None, words: str
+) -> None:
+    if fault is not None:
+        emulator.script(fault)
+    resend: Callable[..., Any] = loaded(block_with("async def resend"))["resend"]
+    assert await resend(client, session) == words
+
+
+def test_the_example_of_a_test_passes_as_it_stands() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", block_with("VirtualClockLoop")], capture_output=True, encoding="utf-8", timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_python_block_is_python_and_takes_only_public_names() -> None:
+    for block in blocks("python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module == "kodmobi_async":
+                assert {name.name for name in node.names} <= set(kodmobi_async.__all__)
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_outcome_is_explained() -> None:
+    assert [names_in(row[0])[0] for row in table("`error.outcome`")] == [outcome.name for outcome in Outcome]
+
+
+def error_classes(root: type[KodmobiError] = KodmobiError) -> Iterator[type[KodmobiError]]:
+    for kind in root.__subclasses__():
+        if kind.__module__.startswith("kodmobi_async"):
+            yield kind
+            yield from error_classes(kind)
+
+
+def test_every_error_is_in_the_table() -> None:
+    named = [name for row in table("error") for name in names_in(row[0])]
+    assert len(named) == len(set(named))
+    assert set(named) == {kind.__name__ for kind in error_classes()}
+
+
+def settings() -> dict[str, object]:
+    """Return every setting of a client, as the table names it, and its default."""
+    found: dict[str, object] = {}
+    for name, parameter in inspect.signature(KodmobiClient).parameters.items():
+        if name not in ("timeout", "limits", "retry"):
+            found[name] = parameter.default
+    for kind in (Timeout, Limits, RetryPolicy):
+        for field in attrs.fields(kind):
+            found[f"{kind.__name__}({field.name}=…)"] = field.default
+    return found
+
+
+# what a default of None stands for
+STANDS_FOR = {"api_key": "`KODMOBI_API_KEY`", "cooldowns": "a `MemoryCooldownTracker`"}
+
+
+def test_every_setting_is_in_the_table_with_its_default() -> None:
+    rows = {names_in(row[0])[0]: row[1] for row in table("setting")}
+    assert rows.keys() == settings().keys()
+    for name, default in settings().items():
+        assert rows[name].strip("`") == (STANDS_FOR.get(name) or str(default)).strip("`"), name
+
+
+def test_every_exit_code_is_in_the_table() -> None:
+    assert {int(row[0]) for row in table("exit code")} == {int(code) for code in ExitCode}
+
+
+def test_every_module_is_in_the_table_in_its_order() -> None:
+    named = [name for row in table("module") for name in names_in(row[0])]
+    rooms = [room for room in ROOMS if room != "_version" and (PACKAGE / f"{room}.py").exists()]
+    assert [name for name in named if name.startswith("_")] == rooms
+    doors = {path.stem for path in PACKAGE.iterdir() if not path.name.startswith(("_", ".")) and path.stem != "py"}
+    assert {name for name in named if not name.startswith("_")} == doors
