@@ -71,7 +71,7 @@ class Timeout:
 
     Args:
         total: For the whole sending: attempts, pauses between them, and the wait for the account's rate limit.
-            The wait for a cooldown is bounded by ``max_wait`` instead.
+            The wait for a cooldown is bounded by ``max_wait`` instead, and what is sent after it has all of this again.
         connect: For getting a connection, from the pool or anew.
         attempt: For one attempt, its connection included.
 
