@@ -68,6 +68,7 @@ def _words(record: SendStarted | CooldownHit | AttemptFinished | RetryScheduled 
             return f"attempt {number}: {outcome.value} ({answer}) after {seconds:.3f} s"
         case RetryScheduled(pause=seconds, reason=reason):
             return f"again in {seconds:.3f} s: {reason}"
-        case SendFinished(outcome=outcome, attempts=attempts, error=error):
+        case _:
+            error = record.error
             end = "done" if error is None else "cancelled" if record.cancelled else type(error).__name__
-            return f"{end}, {outcome.value}; attempts: {attempts}"
+            return f"{end}, {record.outcome.value}; attempts: {record.attempts}"

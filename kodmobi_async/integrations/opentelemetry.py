@@ -25,14 +25,14 @@ from urllib.parse import urlsplit
 from opentelemetry import trace
 
 from kodmobi_async._errors import ConfigurationError, KodmobiError, ResponseError
-from kodmobi_async._hooks import AttemptFinished, CooldownHit, GateClosed, RetryScheduled, SendFinished, SendStarted
+from kodmobi_async._hooks import AttemptFinished, GateClosed, RetryScheduled, SendFinished, SendStarted
 from kodmobi_async._version import __version__
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, TracerProvider
     from opentelemetry.util.types import AttributeValue
 
-    from kodmobi_async._hooks import Record
+    from kodmobi_async._hooks import CooldownHit, Record
 
 __all__ = ("OpenTelemetryHook",)
 
@@ -115,7 +115,7 @@ def _annotate(call: _CallSpan, record: CooldownHit | AttemptFinished | RetrySche
             call.span.add_event("kodmobi.retry_scheduled", {"kodmobi.pause": record.pause})
         case GateClosed():
             call.span.add_event("kodmobi.gate_closed", {"kodmobi.seconds": record.seconds})
-        case CooldownHit():
+        case _:
             attributes = {"kodmobi.retry_after": record.retry_after, "kodmobi.by_service": record.by_service}
             call.span.add_event("kodmobi.cooldown_hit", attributes)
 
