@@ -15,7 +15,7 @@ import attrs
 
 from kodmobi_async._cooldown import Deadlines, LoopClock, MemoryCooldownTracker
 from kodmobi_async._errors import ClientClosedError, ConfigurationError, CooldownError, KodmobiError, Outcome
-from kodmobi_async._hooks import CooldownHit, Hook, SendFinished, SendStarted, tell
+from kodmobi_async._hooks import CooldownHit, Hook, SendFinished, SendStarted, check_hooks, tell
 from kodmobi_async._sending import Call, Send, Sender, conclude
 from kodmobi_async._settings import (
     Limits,
@@ -102,7 +102,7 @@ class KodmobiClient:
             language=check_language(language),
             session=session,
         )
-        self._hooks = tuple(hooks)
+        self._hooks = check_hooks(hooks)
         self._clock = LoopClock()
         self._sender = Sender(
             self._transport, self._clock, policy=_checked(RetryPolicy, retry), limits=limits, hooks=self._hooks
@@ -157,8 +157,9 @@ class KodmobiClient:
         bounds = self._bounds(timeout)
         await self._enter()
         call = Send(session, name, bounds)
-        work = self._send(call, patience)
-        return await self._run(call, self._observed(call, work) if self._hooks else work)
+        if self._hooks:
+            return await self._observed(call, patience)
+        return await self._run(call, self._send(call, patience))
 
     async def channels(self, session_id: ULID | str | None = None) -> tuple[SessionChannel, ...]:
         """Return the project's channels; with a session, each with its current ``timeout`` for it.
@@ -329,36 +330,42 @@ class KodmobiClient:
 
     # -- telling hooks -----------------------------------------------------------------------------------------------
 
-    async def _observed(self, call: Send, work: Coroutine[Any, Any, SendResult]) -> SendResult:
-        """Do the work of a send between its first record and its last."""
+    async def _observed(self, call: Send, patience: float) -> SendResult:
+        """Do a send between its first record and its last."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         tell(self._hooks, SendStarted(call.number, call.session_id, call.channel, f"{self._base_url}/send"))
-        result: SendResult | None = None
-        error: KodmobiError | None = None
         try:
-            result = await work
-        except KodmobiError as raised:
-            error = raised
-            raise
-        else:
-            return result
-        finally:
+            result = await self._run(call, self._send(call, patience))
+        except BaseException as error:
+            outcome = error.outcome if isinstance(error, KodmobiError) else call.outcome_now()
             if isinstance(error, CooldownError):
                 self._tell_cooldown(call, error)
-            outcome = call.outcome_now() if error is None else error.outcome
-            record = SendFinished(
-                call.number,
-                call.session_id,
-                call.channel,
-                outcome=outcome if result is None else Outcome.ACCEPTED,
-                attempts=call.attempts,
-                confirmed=result is not None and result.confirmed,
-                error=error,
-                cancelled=result is None and error is None,
-                duration=loop.time() - began,
-            )
-            tell(self._hooks, record)
+            self._tell_end(call, loop.time() - began, outcome, error=error)
+            raise
+        self._tell_end(call, loop.time() - began, Outcome.ACCEPTED, confirmed=result.confirmed)
+        return result
+
+    def _tell_end(
+        self,
+        call: Send,
+        duration: float,
+        outcome: Outcome,
+        *,
+        confirmed: bool = False,
+        error: BaseException | None = None,
+    ) -> None:
+        record = SendFinished(
+            call.number,
+            call.session_id,
+            call.channel,
+            outcome=outcome,
+            attempts=call.attempts,
+            confirmed=confirmed,
+            error=error,
+            duration=duration,
+        )
+        tell(self._hooks, record)
 
     def _tell_cooldown(self, call: Send, error: CooldownError) -> None:
         if self._hooks:

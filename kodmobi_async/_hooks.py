@@ -2,20 +2,27 @@
 
 A hook is called on the event loop, in the order of events; it must not block. What it raises is logged and harms
 nothing. A client without hooks builds no records.
+
+The records of a send are, in this order: `SendStarted`; `AttemptFinished` for each request, and `RetryScheduled` before
+each further one; `CooldownHit` where the call ends by, or waits for, the channel's cooldown; `SendFinished` in the end.
+`GateClosed` follows the answer that closed the gate.
 """
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import logging
+import traceback
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import attrs
 
-from kodmobi_async._errors import KodmobiError, Outcome
+from kodmobi_async._errors import ConfigurationError, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 _log: Final = logging.getLogger("kodmobi_async")
 
@@ -74,7 +81,7 @@ class CooldownHit:
 
 @attrs.frozen
 class AttemptFinished:
-    """One request came to an end.
+    """One request came to an end: by its answer, for want of one, or with a call that was ended in the middle.
 
     Attributes:
         call: The call.
@@ -123,9 +130,11 @@ class GateClosed:
     """The service limits the account; the whole client holds back.
 
     Attributes:
+        call: The send whose request was answered so; ``None`` where it was a call of ``channels``.
         seconds: For how long.
     """
 
+    call: int | None
     seconds: float
 
 
@@ -140,8 +149,7 @@ class SendFinished:
         outcome: What became of the code.
         attempts: How many requests were made.
         confirmed: Asking the service showed that the send had arrived.
-        error: What the call raises; ``None`` if it returns a result, or was cancelled.
-        cancelled: The call was cancelled, or failed by an exception that is not of this package.
+        error: What the call raises, a cancellation included; ``None`` if it returns a result.
         duration: Seconds, the wait for the cooldown included.
     """
 
@@ -151,9 +159,13 @@ class SendFinished:
     outcome: Outcome
     attempts: int
     confirmed: bool
-    error: KodmobiError | None
-    cancelled: bool
+    error: BaseException | None
     duration: float
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the call ends because its task was cancelled."""
+        return isinstance(self.error, asyncio.CancelledError)
 
 
 Record: TypeAlias = SendStarted | CooldownHit | AttemptFinished | RetryScheduled | GateClosed | SendFinished
@@ -167,10 +179,39 @@ class Hook(Protocol):
         ...
 
 
+def check_hooks(hooks: Iterable[Hook]) -> tuple[Hook, ...]:
+    """Return the hooks if each can be called with a record.
+
+    Raises:
+        ConfigurationError: They are no collection, or one of them is a class, an asynchronous function, or nothing that
+            can be called.
+    """
+    try:
+        checked = tuple(hooks)
+    except TypeError:
+        raise ConfigurationError(f"hooks takes a list of hooks, not one {type(hooks).__name__}") from None
+    for hook in checked:
+        if isinstance(hook, type):
+            raise ConfigurationError(f"{hook.__name__} is a class: a hook is an instance, {hook.__name__}()")
+        if not callable(hook):
+            raise ConfigurationError(f"a hook is called with a record, which {type(hook).__name__} cannot be")
+        if any(map(_is_asynchronous, (hook, hook.__call__))):
+            raise ConfigurationError("a hook is an ordinary function: nobody would await an asynchronous one")
+    return checked
+
+
+def _is_asynchronous(function: object) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
 def tell(hooks: Sequence[Hook], record: Record) -> None:
     """Hand ``record`` to every hook, whatever the others do."""
     for hook in hooks:
         try:
             hook(record)
-        except Exception:  # noqa: BLE001 a hook is a guest: whatever it raises, the send goes on
-            _log.exception("a hook failed on %s", type(record).__name__)
+        except (KeyboardInterrupt, SystemExit):
+            raise  # the process is asked to end
+        except BaseException as failure:  # noqa: BLE001 a hook is a guest: even a cancellation in it is not the send's
+            # without what was being handled when the hook was called, which may name a session
+            lines = "".join(traceback.format_exception(failure, chain=False))
+            _log.error("a hook failed on %s\n%s", type(record).__name__, lines.rstrip())

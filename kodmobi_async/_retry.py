@@ -69,9 +69,7 @@ def judge_send(
     """Return the verdict over one attempt to send."""
     if isinstance(came, Fault):
         if progress.written:
-            unknown = OutcomeUnknownError(
-                f"nobody knows whether the code was sent: the request went out, but {came.reason}", safe_after=WINDOW
-            )
+            unknown = OutcomeUnknownError(f"the request went out, but {came.reason}", safe_after=WINDOW)
             return Verdict(error=unknown, again=policy.repeat_unknown)
         return Verdict(error=TransportError(f"nothing was sent: {came.reason}"), again=not came.permanent)
     outcome = outcome_of(came.status)

@@ -104,13 +104,15 @@ class Send(Call):
         """
         return min(self.deadline, self.first_unknown + WINDOW - self.timeout.attempt)
 
+    def outcome_of_attempt(self) -> Outcome:
+        """Return what is known at this moment of the code by the latest attempt alone."""
+        if self.progress.status is not None:
+            return outcome_of(self.progress.status)
+        return Outcome.UNKNOWN if self.progress.written else Outcome.NOT_SENT
+
     def outcome_now(self) -> Outcome:
         """Return what is known of the code at this moment, the latest attempt included."""
-        progress = self.progress
-        if progress.status is not None:
-            outcome = outcome_of(progress.status)
-        else:
-            outcome = Outcome.UNKNOWN if progress.written else Outcome.NOT_SENT
+        outcome = self.outcome_of_attempt()
         return Outcome.UNKNOWN if self.is_unknown and outcome is not Outcome.ACCEPTED else outcome
 
 
@@ -159,7 +161,7 @@ class Sender:
                 return Verdict(error=held_back)
             verdict = judge_channels(await self._exchange(call, request, Progress()))
             if verdict.gated:
-                self._close_gate(verdict.retry_after)
+                self._close_gate(verdict.retry_after, None)
             return verdict
 
         verdict = await attempt()
@@ -172,15 +174,18 @@ class Sender:
         held_back = await self._pass_gate(call)
         if held_back is not None:
             return Verdict(error=held_back)
-        began = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         call.progress = progress = Progress()
-        came = await self._exchange(call, request, progress)
         call.attempts += 1
+        try:
+            came = await self._exchange(call, request, progress)
+        finally:
+            if self._hooks:
+                self._tell_attempt(call, loop.time() - began)
         verdict = judge_send(came, progress, call.session_id, call.channel, self._policy)
-        if self._hooks:
-            self._tell_attempt(call, verdict, began)
         if verdict.gated:
-            self._close_gate(verdict.retry_after)
+            self._close_gate(verdict.retry_after, call.number)
         if verdict.result is not None:
             if isinstance(came, Answer):
                 call.session_left = session_left(came, verdict.result)
@@ -193,10 +198,10 @@ class Sender:
                 return Verdict(confirmed)
         return verdict
 
-    def _close_gate(self, seconds: float) -> None:
+    def _close_gate(self, seconds: float, call: int | None) -> None:
         self._gate.close(self._clock.now(), seconds)
         if self._hooks:
-            tell(self._hooks, GateClosed(seconds))
+            tell(self._hooks, GateClosed(call, seconds))
 
     async def _exchange(self, call: Call, request: Request, progress: Progress) -> Answer | Fault:
         within = min(call.timeout.attempt, call.deadline - asyncio.get_running_loop().time())
@@ -227,12 +232,14 @@ class Sender:
         if await self._pass_gate(call) is not None:
             return None
         verdict = judge_channels(await self._exchange(call, channels_request(call.session_id), Progress()))
+        if verdict.gated:
+            self._close_gate(verdict.retry_after, call.number)
         for channel in verdict.result or ():
             if channel.type.lower() == call.channel.lower() and channel.timeout > 0:
                 return SendResult(ULID.from_str(call.session_id), None, channel, call.attempts, confirmed=True)
         return None
 
-    def _tell_attempt(self, call: Send, verdict: Verdict[SendResult], began: float) -> None:
+    def _tell_attempt(self, call: Send, duration: float) -> None:
         status = call.progress.status
         written = Phase.WRITTEN if call.progress.written else Phase.NOT_WRITTEN
         record = AttemptFinished(
@@ -240,10 +247,10 @@ class Sender:
             call.session_id,
             call.channel,
             number=call.attempts,
-            outcome=Outcome.ACCEPTED if verdict.error is None else verdict.error.outcome,
+            outcome=call.outcome_of_attempt(),
             phase=written if status is None else Phase.ANSWERED,
             status=status,
-            duration=asyncio.get_running_loop().time() - began,
+            duration=duration,
         )
         tell(self._hooks, record)
 
@@ -270,6 +277,7 @@ def conclude(call: Send, error: KodmobiError | None) -> tuple[KodmobiError, Kodm
     if not call.is_unknown:
         return error, None, None
     if isinstance(error, OutcomeUnknownError):
+        error.args = (f"nobody knows whether the code was sent: {error}",)
         return error, None, WINDOW
     unknown = OutcomeUnknownError(f"nobody knows whether the code was sent; at last: {error}", safe_after=WINDOW)
     return unknown, error, WINDOW

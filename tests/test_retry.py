@@ -206,7 +206,7 @@ def test_a_fault_after_the_request_was_written_is_unknown(policy: RetryPolicy, p
     verdict = judged(Fault("the connection broke", permanent), policy=policy)
     error = error_of(verdict)
     assert isinstance(error, OutcomeUnknownError)
-    assert str(error) == "nobody knows whether the code was sent: the request went out, but the connection broke"
+    assert str(error) == "the request went out, but the connection broke"
     assert (error.outcome, error.safe_after) == (Outcome.UNKNOWN, WINDOW)
     assert (verdict.again, verdict.retry_after, verdict.gated) == (policy.repeat_unknown, 0.0, False)
 

@@ -2,16 +2,17 @@
 
     KodmobiClient(hooks=[LoggingHook()])
 
-What concerns one call is logged at DEBUG, with the session id shortened. Above DEBUG no line names a session: a lost
-answer and a limited account are warnings, and say only the channel.
+What concerns one call is logged at DEBUG, with the session id shortened, in the service's own words too. Above DEBUG no
+line names a session: an unknown outcome and a limited account are warnings, and say no more than the channel.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING
 
-from kodmobi_async._errors import Outcome
+from kodmobi_async._errors import ConfigurationError, Outcome
 from kodmobi_async._hooks import (
     AttemptFinished,
     CooldownHit,
@@ -33,9 +34,14 @@ class LoggingHook:
 
     Args:
         logger: Where to; by default the logger named ``kodmobi_async``.
+
+    Raises:
+        ConfigurationError: This is no logger.
     """
 
-    def __init__(self, logger: logging.Logger | None = None) -> None:
+    def __init__(self, logger: logging.Logger | logging.LoggerAdapter[logging.Logger] | None = None) -> None:
+        if logger is not None and not isinstance(logger, (logging.Logger, logging.LoggerAdapter)):  # pyright: ignore[reportUnnecessaryIsInstance] not everyone uses a checker
+            raise ConfigurationError(f"LoggingHook takes a logging.Logger, not {type(logger).__name__}")
         self._logger = logging.getLogger("kodmobi_async") if logger is None else logger
 
     def __call__(self, record: Record, /) -> None:
@@ -46,13 +52,9 @@ class LoggingHook:
         if isinstance(record, SendFinished) and record.outcome is Outcome.UNKNOWN:
             self._logger.warning("nobody knows whether a code was sent over %s", record.channel)
         if self._logger.isEnabledFor(logging.DEBUG):
-            self._logger.debug(
-                "send %d, session %s, %s: %s",
-                record.call,
-                shorten(record.session_id),
-                record.channel,
-                _words(record),
-            )
+            short = shorten(record.session_id)
+            words = re.sub(record.session_id, short, _words(record), flags=re.IGNORECASE)
+            self._logger.debug("send %d, session %s, %s: %s", record.call, short, record.channel, words)
 
 
 def _words(record: SendStarted | CooldownHit | AttemptFinished | RetryScheduled | SendFinished) -> str:
@@ -66,6 +68,7 @@ def _words(record: SendStarted | CooldownHit | AttemptFinished | RetryScheduled 
             return f"attempt {number}: {outcome.value} ({answer}) after {seconds:.3f} s"
         case RetryScheduled(pause=seconds, reason=reason):
             return f"again in {seconds:.3f} s: {reason}"
-        case SendFinished(outcome=outcome, attempts=attempts, error=error, cancelled=cancelled):
-            end = "cancelled" if cancelled else type(error).__name__ if error is not None else "done"
-            return f"{end}, {outcome.value} after {attempts} attempts"
+        case _:
+            error = record.error
+            end = "done" if error is None else "cancelled" if record.cancelled else type(error).__name__
+            return f"{end}, {record.outcome.value}; attempts: {record.attempts}"

@@ -2,107 +2,141 @@
 
     KodmobiClient(hooks=[OpenTelemetryHook()])
 
-One client span a call, child of whatever span is current where ``send`` is awaited, and one event an attempt.
-Attributes follow OpenTelemetry's semantic conventions for HTTP client spans; those that are this package's own begin
-with ``kodmobi.``. No attribute holds a session id or the key.
+One client span a call, child of whatever span is current where ``send`` is awaited, and one event an attempt. A call
+that the cooldown holds back has its span, too, without an attempt.
+
+The span follows OpenTelemetry's semantic conventions for HTTP client spans, in their form of one span for the whole
+operation: ``http.response.status_code`` is the last attempt's, ``http.request.resend_count`` says how many followed the
+first. An attempt that fails and is made good is no error of the span. Where the call raises, ``error.type`` is the
+status, if the error stands for one, or else the name of what is raised, such as ``kodmobi_async.TransportError`` or
+``asyncio.exceptions.CancelledError``. What is this package's own begins with ``kodmobi.``.
+
+No attribute holds a session id, the key, or words of the service. Nothing is added to the request: the service is
+another party, and is told nothing of the trace.
+
+Source: https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-client-span
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from opentelemetry import trace
 
-from kodmobi_async._errors import Outcome, ResponseError
-from kodmobi_async._hooks import AttemptFinished, CooldownHit, GateClosed, RetryScheduled, SendFinished, SendStarted
+from kodmobi_async._errors import ConfigurationError, KodmobiError, ResponseError
+from kodmobi_async._hooks import AttemptFinished, GateClosed, RetryScheduled, SendFinished, SendStarted
 from kodmobi_async._version import __version__
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, TracerProvider
     from opentelemetry.util.types import AttributeValue
 
-    from kodmobi_async._hooks import Record
+    from kodmobi_async._hooks import CooldownHit, Record
 
 __all__ = ("OpenTelemetryHook",)
 
-_PORTS = {"http": 80, "https": 443}
+# The first version in which all attributes used here have the meaning that they have today.
+_SCHEMA: Final = "https://opentelemetry.io/schemas/1.23.1"
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+class _CallSpan:
+    """The span of one call, and what its last attempt was answered."""
+
+    __slots__ = ("span", "status")
+
+    def __init__(self, span: Span) -> None:
+        self.span = span
+        self.status: int | None = None
 
 
 class OpenTelemetryHook:
-    """Trace what a client does.
+    """Trace what a client does. One hook may serve several clients.
 
     Args:
         tracer_provider: By default the global one.
+
+    Raises:
+        ConfigurationError: This is no tracer provider.
     """
 
     def __init__(self, tracer_provider: TracerProvider | None = None) -> None:
-        self._tracer = trace.get_tracer("kodmobi_async", __version__, tracer_provider)
-        self._spans: dict[int, Span] = {}
+        if tracer_provider is not None and not isinstance(tracer_provider, trace.TracerProvider):  # pyright: ignore[reportUnnecessaryIsInstance] not everyone uses a checker
+            raise ConfigurationError(f"OpenTelemetryHook takes a TracerProvider, not {type(tracer_provider).__name__}")
+        self._tracer = trace.get_tracer("kodmobi_async", __version__, tracer_provider, _SCHEMA)
+        self._calls: dict[int, _CallSpan] = {}
 
     def __call__(self, record: Record, /) -> None:
         """Start, annotate or end the span that ``record`` belongs to."""
-        if isinstance(record, GateClosed):
-            trace.get_current_span().add_event("kodmobi.gate_closed", {"kodmobi.seconds": record.seconds})
-        elif isinstance(record, SendStarted):
-            self._start(record)
+        if isinstance(record, SendStarted):
+            self._calls[record.call] = _CallSpan(self._start(record))
         elif isinstance(record, SendFinished):
-            span = self._spans.pop(record.call, None)
-            if span is not None:
-                _finish(span, record)
+            call = self._calls.pop(record.call, None)
+            if call is not None:
+                _finish(call, record)
         else:
-            span = self._spans.get(record.call)
-            if span is not None:
-                _annotate(span, record)
+            # a question for the channels is no call that is traced
+            call = None if record.call is None else self._calls.get(record.call)
+            if call is not None:
+                _annotate(call, record)
 
-    def _start(self, record: SendStarted) -> None:
+    def _start(self, record: SendStarted) -> Span:
         url = urlsplit(record.url)
-        self._spans[record.call] = self._tracer.start_span(
+        return self._tracer.start_span(
             "POST",
             kind=trace.SpanKind.CLIENT,
             attributes={
                 "http.request.method": "POST",
                 "url.full": record.url,
                 "server.address": url.hostname or "",
-                "server.port": url.port or _PORTS.get(url.scheme, 0),
+                "server.port": url.port or _PORTS[url.scheme],
                 "kodmobi.channel": str(record.channel),
             },
         )
 
 
-def _annotate(span: Span, record: CooldownHit | AttemptFinished | RetryScheduled) -> None:
+def _annotate(call: _CallSpan, record: CooldownHit | AttemptFinished | RetryScheduled | GateClosed) -> None:
     attributes: dict[str, AttributeValue]
     match record:
-        case CooldownHit():
-            attributes = {"kodmobi.retry_after": record.retry_after, "kodmobi.by_service": record.by_service}
-            span.add_event("kodmobi.cooldown_hit", attributes)
-        case RetryScheduled():
-            span.add_event("kodmobi.retry_scheduled", {"kodmobi.pause": record.pause})
         case AttemptFinished():
+            call.status = record.status
             attributes = {
-                "http.request.resend_count": record.number - 1,
                 "kodmobi.outcome": record.outcome.value,
                 "kodmobi.phase": record.phase.value,
                 "kodmobi.duration": record.duration,
             }
+            if record.number > 1:
+                attributes["http.request.resend_count"] = record.number - 1
             if record.status is not None:
                 attributes["http.response.status_code"] = record.status
-                span.set_attribute("http.response.status_code", record.status)
-            span.add_event("kodmobi.attempt", attributes)
+            call.span.add_event("kodmobi.attempt", attributes)
+        case RetryScheduled():
+            call.span.add_event("kodmobi.retry_scheduled", {"kodmobi.pause": record.pause})
+        case GateClosed():
+            call.span.add_event("kodmobi.gate_closed", {"kodmobi.seconds": record.seconds})
+        case _:
+            attributes = {"kodmobi.retry_after": record.retry_after, "kodmobi.by_service": record.by_service}
+            call.span.add_event("kodmobi.cooldown_hit", attributes)
 
 
-def _finish(span: Span, record: SendFinished) -> None:
+def _finish(call: _CallSpan, record: SendFinished) -> None:
+    span = call.span
     span.set_attribute("kodmobi.outcome", record.outcome.value)
     span.set_attribute("kodmobi.confirmed", record.confirmed)
+    if call.status is not None:
+        span.set_attribute("http.response.status_code", call.status)
     if record.attempts > 1:
         span.set_attribute("http.request.resend_count", record.attempts - 1)
-    failed = "cancelled" if record.cancelled else None
     if record.error is not None:
-        failed = type(record.error).__name__
-        if isinstance(record.error, ResponseError) and record.error.status is not None:
-            failed = str(record.error.status)
-    if failed is not None:
-        span.set_attribute("error.type", failed)
-    if failed is not None and record.outcome is not Outcome.ACCEPTED:
-        span.set_status(trace.StatusCode.ERROR, failed)
+        span.set_attribute("error.type", _type_of(record.error))
+        span.set_status(trace.StatusCode.ERROR)  # no description: an error's message may name the session
     span.end()
+
+
+def _type_of(error: BaseException) -> str:
+    if isinstance(error, ResponseError) and error.status is not None:
+        return str(error.status)
+    kind = type(error)
+    module = kind.__module__.partition(".")[0] if isinstance(error, KodmobiError) else kind.__module__
+    return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
