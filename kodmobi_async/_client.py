@@ -263,14 +263,15 @@ class KodmobiClient:
             if not call.under_way:
                 call.interrupt(loop)
         if self._calls:
-            self._idle = asyncio.Event()
+            # one for all who close at the same time: the least patient one ends the wait of the others
+            idle = self._idle = self._idle or asyncio.Event()
             try:
                 async with asyncio.timeout(grace):
-                    await self._idle.wait()
+                    await idle.wait()
             except TimeoutError:
                 for call in self._calls:
                     call.interrupt(loop)
-                await self._idle.wait()
+                await idle.wait()
 
     # -- a send ----------------------------------------------------------------------------------------------------
 

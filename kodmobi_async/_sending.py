@@ -186,9 +186,8 @@ class Sender:
         verdict = judge_send(came, progress, call.session_id, call.channel, self._policy)
         if verdict.gated:
             self._close_gate(verdict.retry_after, call.number)
-        if verdict.result is not None:
-            if isinstance(came, Answer):
-                call.session_left = session_left(came, verdict.result)
+        if verdict.result is not None and isinstance(came, Answer):
+            call.session_left = session_left(came, verdict.result)
             if call.attempts > 1:
                 return Verdict(attrs.evolve(verdict.result, attempts=call.attempts))
         elif verdict.error is not None and verdict.error.outcome is Outcome.UNKNOWN:

@@ -751,6 +751,32 @@ async def test_a_close_that_is_cancelled_still_ends_everything(emulator: Emulato
         await sending
 
 
+async def test_closing_ends_a_question_for_the_channels_too(emulator: Emulator, session: str) -> None:
+    emulator.script(Fault.silence(), endpoint="channels")
+    client = make_client(emulator)
+    asking = asyncio.create_task(client.channels(session))
+    await asyncio.sleep(0.1)
+    await client.aclose(grace=0.5)
+    with pytest.raises(ClientClosedError) as caught:
+        await asking
+    assert caught.value.outcome is Outcome.NOT_SENT
+
+
+async def test_of_two_closes_at_once_the_more_patient_one_does_not_wait_for_nothing(
+    emulator: Emulator, session: str
+) -> None:
+    emulator.script(Fault.silence())
+    loop = asyncio.get_running_loop()
+    client = make_client(emulator)
+    sending = asyncio.create_task(client.send(session, "sms"))
+    await asyncio.sleep(0.1)
+    began = loop.time()
+    await asyncio.gather(client.aclose(grace=100), client.aclose(grace=1), client.aclose(grace=1))
+    assert loop.time() - began == pytest.approx(1.0, abs=0.1)
+    with pytest.raises(ClientClosedError):
+        await sending
+
+
 async def test_a_borrowed_session_is_left_open(emulator: Emulator, session: str) -> None:
     async with aiohttp.ClientSession() as borrowed:
         async with make_client(emulator, session=borrowed) as client:

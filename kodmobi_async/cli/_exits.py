@@ -54,7 +54,6 @@ _BY_CLASS: Final[Mapping[type[KodmobiError], ExitCode]] = {
     UnreadableResponseError: ExitCode.UNREADABLE,
 }
 
-_NOBODY_KNOWS: Final = "nobody knows whether the code was sent"
 
 # The library names its parameters; who sits at a terminal knows options.
 _OPTIONS: Final = {
@@ -98,7 +97,5 @@ def sentence(error: KodmobiError) -> str:
         text += "; as this was a repeat, the refusal proves that the first request arrived: the code is on its way"
     safe_after: float | None = getattr(error, "safe_after", None)
     if safe_after is not None:
-        if not text.startswith(_NOBODY_KNOWS):
-            text = f"{_NOBODY_KNOWS}: {text}"
         text += f"; sending again is safe after {safe_after:g} s"
     return text
