@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +20,8 @@ pytest.register_assert_rewrite("tracker_contract")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "real_clock: run on the platform's own event loop")
+    # a shell starts its background jobs with Ctrl-C ignored, and the programs under test would inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_asyncio_loop_factories(
