@@ -71,18 +71,23 @@ class Answer:
     flaw: str | None = None
 
 
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+
+
 class Progress:
     """How far an exchange has come."""
 
-    __slots__ = ("status", "unusable", "written")
+    __slots__ = ("headers", "status", "unusable", "written")
 
     def __init__(self) -> None:
         self.written = False
         """The request was handed to a connected socket."""
         self.unusable = False
-        """The connection turned out to be closed already when the request was about to be written."""
+        """The connection turned out to be of no use any more when the request was about to be written."""
         self.status: int | None = None
         """The status that came back."""
+        self.headers: Mapping[str, str] = _NO_HEADERS
+        """The headers that came with it."""
 
 
 @attrs.frozen

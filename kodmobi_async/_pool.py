@@ -1,0 +1,132 @@
+"""A pool of our own: aiohttp's connector and parser, without the session on top of them.
+
+A session builds a request, an address, a cookie jar's answer and a response object for each call; all of that is the
+same every time here, and costs four times what the exchange itself does. So the pool takes a connection from aiohttp's
+connector (TLS, name resolution, limits and keep-alive are its business), writes the bytes of the request in one stroke,
+and reads the answer that aiohttp's parser makes of what comes back. That stroke is also the exact moment in which the
+request counts as written.
+
+A connection goes back to the pool only when its answer was read to the end, and is used again only if nothing has
+come over it since: what a service says unasked must not be taken for the answer to the next request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+from yarl import URL
+
+from kodmobi_async._wire import MAX_BODY_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kodmobi_async._settings import Limits
+    from kodmobi_async._wire import Progress, Request
+
+_INTERIM: Final = range(100, 200)
+_SWITCHING: Final = 101
+_NO_TRACES: Final[list[aiohttp.Trace]] = []
+
+
+class Pool:
+    """Connections to one service. Build it on the loop that uses it.
+
+    Args:
+        base_url: The checked address.
+        headers: What goes with every request, the key included.
+        limits: Connections and keep-alive.
+    """
+
+    def __init__(self, base_url: str, headers: Mapping[str, str], limits: Limits) -> None:
+        url = URL(base_url)
+        # Names the place to connect to; it is never sent itself.
+        self._place = aiohttp.ClientRequest("GET", url, loop=asyncio.get_running_loop())
+        self._connector = aiohttp.TCPConnector(limit=limits.connections, keepalive_timeout=limits.keepalive)
+        self._patience = aiohttp.ClientTimeout()
+        self._path = url.raw_path.rstrip("/")
+        lines = {"Host": self._place.headers["Host"], **headers}
+        self._head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+
+    async def ask(
+        self, request: Request, progress: Progress, *, within: float, connect: float
+    ) -> bytes:
+        """Make one exchange and return the answer's body.
+
+        Args:
+            request: What to ask.
+            progress: Where to note how far it came; the answer's status and headers come to stand there.
+            within: Seconds for all of it.
+            connect: Seconds for getting a connection.
+
+        Raises:
+            TooLongError: The body goes beyond ``MAX_BODY_BYTES``.
+            Exception: One of aiohttp's, or ``TimeoutError``.
+        """
+        async with asyncio.timeout(within):
+            connection = await self._connect(min(connect, within))
+            protocol, complete = connection.protocol, False
+            try:
+                if protocol is None or protocol.transport is None or protocol.should_close:
+                    progress.unusable = True
+                    raise aiohttp.ClientConnectionResetError
+                protocol.set_response_params(read_until_eof=True)
+                progress.written = True
+                protocol.transport.write(self._spell(request))
+                message, content = await protocol.read()
+                while message.code in _INTERIM and message.code != _SWITCHING:
+                    message, content = await protocol.read()
+                progress.status, progress.headers = message.code, message.headers
+                body = await read_body(content)
+                complete = True
+                return body
+            finally:
+                if complete:
+                    connection.release()
+                else:
+                    connection.close()
+
+    async def aclose(self) -> None:
+        """Close all connections, those in use included."""
+        await self._connector.close()
+
+    async def _connect(self, within: float) -> aiohttp.connector.Connection:
+        if self._patience.connect != within:
+            # never rounded up to whole seconds, as aiohttp does with long ones
+            self._patience = aiohttp.ClientTimeout(connect=within, ceil_threshold=float("inf"))
+        try:
+            return await self._connector.connect(self._place, _NO_TRACES, self._patience)
+        except TimeoutError as late:
+            raise aiohttp.ConnectionTimeoutError from late
+
+    def _spell(self, request: Request) -> bytes:
+        start = f"{request.method} {self._path}{request.target} HTTP/1.1\r\n{self._head}"
+        if request.body is None:
+            return f"{start}\r\n".encode("ascii")
+        size = len(request.body)
+        head = f"{start}Content-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
+        return head.encode("ascii") + request.body
+
+
+class TooLongError(Exception):
+    """An answer's body is longer than its bound."""
+
+
+async def read_body(content: aiohttp.StreamReader) -> bytes:
+    """Read an answer's body to its end.
+
+    Raises:
+        TooLongError: It goes beyond ``MAX_BODY_BYTES``.
+        Exception: One of aiohttp's: it is cut short, or cannot be decoded.
+    """
+    chunk = body = await content.readany()
+    while chunk and not content.is_eof():
+        if len(body) > MAX_BODY_BYTES:
+            break
+        chunk = await content.readany()
+        body += chunk
+    if len(body) > MAX_BODY_BYTES:
+        raise TooLongError
+    return body
