@@ -21,22 +21,29 @@ import math
 import os
 import time
 from collections import OrderedDict
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from kodmobi_async._errors import CooldownError, WrongLoopError
 from kodmobi_async._hooks import shorten
 from kodmobi_async._wire import WINDOW
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class LoopClock:
     """The time of the running loop, carried on when that loop has been closed and another one goes on.
 
     It belongs to one loop of one process at a time, and never goes back.
+
+    Args:
+        on_move: Called when it begins to live on a loop.
     """
 
-    __slots__ = ("_latest", "_lead", "_process", "loop", "offset")
+    __slots__ = ("_latest", "_lead", "_on_move", "_process", "loop", "offset")
 
-    def __init__(self) -> None:
+    def __init__(self, on_move: Callable[[], None] | None = None) -> None:
+        self._on_move = on_move
         self.loop: asyncio.AbstractEventLoop | None = None
         self.offset = 0.0
         """Seconds that this clock is ahead of the loop's."""
@@ -69,14 +76,17 @@ class LoopClock:
         if self.loop is not None:
             self.offset = max(self.offset + self._lead - lead, self._latest - loop.time())
         self.loop, self._process, self._lead = loop, os.getpid(), lead
+        if self._on_move is not None:
+            self._on_move()
 
 
 class Reservation:
     """Proof of holding a slot. Opaque: hand it back to the tracker that gave it."""
 
-    __slots__ = ("channel", "session_id", "until")
+    __slots__ = ("channel", "key", "session_id", "until")
 
-    def __init__(self, session_id: str, channel: str, until: float) -> None:
+    def __init__(self, session_id: str, channel: str, until: float, key: str = "") -> None:
+        self.key = key
         self.session_id = session_id
         self.channel = channel
         self.until = until
@@ -214,10 +224,10 @@ class MemoryCooldownTracker:
 
     def __init__(self, *, window: float = WINDOW) -> None:
         self._window = window
-        self._clock = LoopClock()
         self._reserved: dict[str, Reservation] = {}
         self._blocked = Deadlines()
         self._lines: dict[str, _Line] = {}
+        self._clock = LoopClock(on_move=self._lines.clear)  # those who waited there are gone with their loop
 
     def __len__(self) -> int:
         """Return how many slots are kept: those reserved, those blocked, and a few about to be forgotten."""
@@ -233,8 +243,12 @@ class MemoryCooldownTracker:
             CooldownError: The slot is not to be had within ``max_wait``.
             WrongLoopError: The tracker is in use on another loop.
         """
-        now = self._now()
+        now = self._clock.now()
         key = _key(session_id, channel)
+        end = self._blocked.end(key)
+        if (end is None or end <= now) and key not in self._reserved and key not in self._lines:
+            reservation = self._reserved[key] = Reservation(session_id, channel, now + lease, key)
+            return reservation
         if key in self._lines and self._left(key, now) <= 0:
             self._advance(key, now)  # a block that ends this instant belongs to those who came before
         left = self._left(key, now)
@@ -247,35 +261,30 @@ class MemoryCooldownTracker:
 
     async def start(self, reservation: Reservation, window: float) -> None:
         """Block the slot for ``window`` seconds from now."""
-        now = self._now()
-        key = _key(reservation.session_id, reservation.channel)
-        holder = self._reserved.get(key)
-        if holder is reservation:
-            del self._reserved[key]
-        elif holder is not None:
+        now = self._clock.now()
+        key = reservation.key
+        holder = self._reserved.pop(key, None)
+        if holder is not None and holder is not reservation:
+            self._reserved[key] = holder
             return  # the lease ran out, and another holds the slot: its own settling counts
-        if window > self._blocked.left(key, now):
-            self._blocked.set(key, now + window, now)
-            self._turn_away(key, now + window)
-        self._advance(key, now)
+        ends = now + window
+        if ends > (self._blocked.end(key) or now):
+            self._blocked.set(key, ends, now)
+            if key in self._lines:
+                self._turn_away(key, ends)
+        if key in self._lines:
+            self._advance(key, now)
 
     async def release(self, reservation: Reservation) -> None:
         """Free the slot."""
-        key = _key(reservation.session_id, reservation.channel)
+        key = reservation.key
         if self._reserved.get(key) is reservation:
             del self._reserved[key]
-            self._advance(key, self._now())
+            self._advance(key, self._clock.now())
 
     async def remaining(self, session_id: str, channel: str) -> float:
         """Return the seconds until the next send may go; 0.0 = now. A send under way counts as a full window."""
-        return self._estimate(_key(session_id, channel), self._now())
-
-    def _now(self) -> float:
-        before = self._clock.loop
-        now = self._clock.now()
-        if self._clock.loop is not before:
-            self._lines.clear()  # those who waited there are gone with their loop
-        return now
+        return self._estimate(_key(session_id, channel), self._clock.now())
 
     def _left(self, key: str, now: float) -> float:
         """Return the seconds for which the slot is surely taken."""
@@ -292,7 +301,7 @@ class MemoryCooldownTracker:
         return self._window if key in self._reserved else left
 
     def _reserve(self, key: str, session_id: str, channel: str, until: float) -> Reservation:
-        reservation = self._reserved[key] = Reservation(session_id, channel, until)
+        reservation = self._reserved[key] = Reservation(session_id, channel, until, key)
         return reservation
 
     async def _wait_in_line(
@@ -318,7 +327,7 @@ class MemoryCooldownTracker:
             if not line.waiters:
                 self._dissolve(key, line)
         if reservation is None:
-            raise _too_soon(session_id, channel, self._estimate(key, self._now()))
+            raise _too_soon(session_id, channel, self._estimate(key, self._clock.now()))
         return reservation
 
     def _advance(self, key: str, now: float) -> None:
@@ -351,11 +360,11 @@ class MemoryCooldownTracker:
         line = self._lines.get(key)
         if line is not None:
             line.timer = None
-            self._advance(key, self._now())
+            self._advance(key, self._clock.now())
 
     def _ring(self, key: str, waiter: _Waiter) -> None:
         """End a wait at its bound, unless the slot came free in this very moment."""
-        now = self._now()
+        now = self._clock.now()
         if self._left(key, now) <= 0:
             self._advance(key, now)
         if not waiter.granted.done():

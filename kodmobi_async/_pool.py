@@ -13,6 +13,7 @@ come over it since: what a service says unasked must not be taken for the answer
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -23,12 +24,75 @@ from kodmobi_async._wire import MAX_BODY_BYTES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from aiohttp.client_proto import ResponseHandler
+
     from kodmobi_async._settings import Limits
     from kodmobi_async._wire import Progress, Request
 
 _INTERIM: Final = range(100, 200)
 _SWITCHING: Final = 101
 _NO_TRACES: Final[list[aiohttp.Trace]] = []
+
+
+class _Exchange:
+    """A connection that is waited on, and until when."""
+
+    __slots__ = ("content", "deadline", "is_complete", "protocol")
+
+    def __init__(self, protocol: ResponseHandler, deadline: float) -> None:
+        self.protocol = protocol
+        self.deadline = deadline
+        self.content: aiohttp.StreamReader | None = None
+        """The answer's body, once its headers have come."""
+        self.is_complete = False
+
+    def expire(self) -> None:
+        """End whichever wait is going on."""
+        self.protocol.set_exception(aiohttp.SocketTimeoutError())
+        if self.content is not None:
+            self.content.set_exception(aiohttp.SocketTimeoutError())
+
+
+class _Watch:
+    """The deadlines of all exchanges, on one timer.
+
+    A timer for each of them would be set and cancelled again, nearly always for nothing. This one rings at the earliest
+    deadline it was set for, ends what is due, and is set to the earliest of the others.
+    """
+
+    __slots__ = ("_exchanges", "_loop", "_rings_at", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._exchanges: set[_Exchange] = set()
+        self._rings_at = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, protocol: ResponseHandler, deadline: float) -> _Exchange:
+        exchange = _Exchange(protocol, deadline)
+        self._exchanges.add(exchange)
+        if deadline < self._rings_at:
+            self._set(deadline)
+        return exchange
+
+    def end(self, exchange: _Exchange) -> None:
+        self._exchanges.discard(exchange)
+
+    def stop(self) -> None:
+        self._set(math.inf)
+
+    def _set(self, moment: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._rings_at = moment
+        self._timer = None if moment == math.inf else self._loop.call_at(moment, self._ring)
+
+    def _ring(self) -> None:
+        due = [exchange for exchange in self._exchanges if exchange.deadline <= self._rings_at]
+        self._exchanges.difference_update(due)
+        for exchange in due:
+            exchange.expire()
+        self._set(min((exchange.deadline for exchange in self._exchanges), default=math.inf))
 
 
 class Pool:
@@ -43,7 +107,9 @@ class Pool:
     def __init__(self, base_url: str, headers: Mapping[str, str], limits: Limits) -> None:
         url = URL(base_url)
         # Names the place to connect to; it is never sent itself.
-        self._place = aiohttp.ClientRequest("GET", url, loop=asyncio.get_running_loop())
+        self._loop = asyncio.get_running_loop()
+        self._watch = _Watch(self._loop)
+        self._place = aiohttp.ClientRequest("GET", url, loop=self._loop)
         self._connector = aiohttp.TCPConnector(limit=limits.connections, keepalive_timeout=limits.keepalive)
         self._patience = aiohttp.ClientTimeout()
         self._path = url.raw_path.rstrip("/")
@@ -65,31 +131,37 @@ class Pool:
             TooLongError: The body goes beyond ``MAX_BODY_BYTES``.
             Exception: One of aiohttp's, or ``TimeoutError``.
         """
-        async with asyncio.timeout(within):
-            connection = await self._connect(min(connect, within))
-            protocol, complete = connection.protocol, False
-            try:
-                if protocol is None or protocol.transport is None or protocol.should_close:
-                    progress.unusable = True
-                    raise aiohttp.ClientConnectionResetError
-                protocol.set_response_params(read_until_eof=True)
-                progress.written = True
-                protocol.transport.write(self._spell(request))
+        deadline = self._loop.time() + within
+        connection = await self._connect(min(connect, within))
+        exchange = None
+        try:
+            protocol = connection.protocol
+            if protocol is None or protocol.transport is None or protocol.should_close:
+                progress.unusable = True
+                raise aiohttp.ClientConnectionResetError
+            exchange = self._watch.begin(protocol, deadline)
+            protocol.set_response_params(read_until_eof=True)
+            progress.written = True
+            protocol.transport.write(self._spell(request))
+            message, content = await protocol.read()
+            while message.code in _INTERIM and message.code != _SWITCHING:
                 message, content = await protocol.read()
-                while message.code in _INTERIM and message.code != _SWITCHING:
-                    message, content = await protocol.read()
-                progress.status, progress.headers = message.code, message.headers
-                body = await read_body(content)
-                complete = True
-                return body
-            finally:
-                if complete:
-                    connection.release()
-                else:
-                    connection.close()
+            exchange.content = content
+            progress.status, progress.headers = message.code, message.headers
+            body = await read_body(content)
+            exchange.is_complete = True
+            return body
+        finally:
+            if exchange is not None:
+                self._watch.end(exchange)
+            if exchange is not None and exchange.is_complete:
+                connection.release()
+            else:
+                connection.close()
 
     async def aclose(self) -> None:
         """Close all connections, those in use included."""
+        self._watch.stop()
         await self._connector.close()
 
     async def _connect(self, within: float) -> aiohttp.connector.Connection:

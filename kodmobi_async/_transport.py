@@ -136,7 +136,9 @@ class Transport:
         if language is not None:
             self._headers["Accept-Language"] = language
 
-    async def exchange(self, request: Request, progress: Progress, *, within: float, connect: float) -> Answer | Fault:
+    async def exchange(
+        self, request: Request, progress: Progress, *, deadline: float, connect: float
+    ) -> Answer | Fault:
         """Make one request and read its answer.
 
         A connection that the service has closed while it lay idle is replaced without a word: no byte has left.
@@ -144,46 +146,40 @@ class Transport:
         Args:
             request: What to ask.
             progress: Where to note how far it came.
-            within: Seconds for all of it.
+            deadline: When all of it has to be over, on the loop's clock.
             connect: Seconds for getting a connection.
 
         Raises:
             ClientClosedError: The borrowed session is closed.
             WrongLoopError: The borrowed session belongs to another loop.
         """
+        loop = asyncio.get_running_loop()
         pool = None
         if self._borrowed is None:
             pool = self._pool or await self._open()
         else:
             self._check(self._borrowed)
-        came = await self._exchange_once(pool, request, progress, within, connect)
-        if progress.unusable:
-            loop = asyncio.get_running_loop()
-            deadline = loop.time() + within
-            for _ in range(_STALE_CONNECTIONS):
-                progress.unusable = False
-                came = await self._exchange_once(pool, request, progress, deadline - loop.time(), connect)
-                if not progress.unusable or loop.time() >= deadline:
-                    break
-        return came
-
-    async def _exchange_once(
-        self, pool: Pool | None, request: Request, progress: Progress, within: float, connect: float
-    ) -> Answer | Fault:
-        try:
-            if pool is not None:
-                body = await pool.ask(request, progress, within=within, connect=connect)
-            else:
-                body = await self._ask_borrowed(request, progress, within, connect)
-        except asyncio.CancelledError as cancelled:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise cancelled.with_traceback(None) from None
-            fault = Fault("the pool was closed meanwhile")
-        except Exception as exception:  # noqa: BLE001 whatever it is, it holds the headers and must not get out
-            fault = translate(exception)
-        else:
-            return Answer(progress.status or 0, progress.headers, self._redact(body))
+        fault = Fault("no time is left", permanent=True)
+        for _ in range(1 + _STALE_CONNECTIONS):
+            within = deadline - loop.time()
+            if within <= 0:
+                break
+            progress.unusable = False
+            try:
+                if pool is not None:
+                    body = await pool.ask(request, progress, within=within, connect=connect)
+                else:
+                    body = await self._ask_borrowed(request, progress, within, connect)
+                return Answer(progress.status or 0, progress.headers, self._redact(body))
+            except asyncio.CancelledError as cancelled:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise cancelled.with_traceback(None) from None
+                fault = Fault("the pool was closed meanwhile")
+            except Exception as exception:  # noqa: BLE001 whatever it is, it holds the headers and must not get out
+                fault = translate(exception)
+            if not progress.unusable:
+                break
         if progress.status is None:
             return fault
         # the status counts even if the body cannot be had
