@@ -154,7 +154,7 @@ class KodmobiClient:
         """
         session, name = canonical_session_id(session_id), canonical_channel(channel)
         patience = self._max_wait if max_wait is None else check_max_wait(max_wait)
-        bounds = self._bounds(timeout)
+        bounds = self._timeout if timeout is None else self._bounds(timeout)
         if self._closed or asyncio.get_running_loop() is not self._clock.loop:
             await self._enter()
         call = Send(session, name, bounds)
@@ -237,9 +237,7 @@ class KodmobiClient:
             self._calls.clear()  # they ended with their loop
             await self._transport.leave(forked=forked)
 
-    def _bounds(self, timeout: Timeout | float | None) -> Timeout:
-        if timeout is None:
-            return self._timeout
+    def _bounds(self, timeout: Timeout | float) -> Timeout:
         return timeout if isinstance(timeout, Timeout) else attrs.evolve(self._timeout, total=timeout)
 
     async def _run(self, call: Call, work: Coroutine[Any, Any, T]) -> T:
@@ -314,8 +312,8 @@ class KodmobiClient:
         if verdict.result is not None:
             if call.session_left is not None and 0 < call.session_left <= MAX_WAIT_SECONDS:
                 now = self._clock.now()
-                self._session_ends.set(call.session_id, now + call.session_left, now)
-            await self._settle(reservation, verdict.result.channel.timeout)
+                self._session_ends.extend(call.session_id, now + call.session_left, now)
+            await self._cooldowns.start(reservation, verdict.result.channel.timeout)
             return verdict.result
         failure, cause, block = conclude(call, verdict.error)
         await self._settle(reservation, block)

@@ -128,13 +128,13 @@ class CooldownTracker(Protocol):
 class Deadlines:
     """Keys, and the moment when each ends; what has ended is forgotten without a task that sweeps.
 
-    Keys are filed under the second in which they end. Every ``set`` also drops a few that are due, at least as fast as
+    Keys are filed under the second in which they end. Every ``extend`` also drops a few that are due, at least as fast as
     new ones come, so that the size follows what is alive. The time is passed in.
     """
 
     __slots__ = ("_ends", "_files", "_seconds")
 
-    # How many due keys one new key pays for.
+    # How many due keys one new end pays for.
     _TOLL: Final = 3
 
     def __init__(self) -> None:
@@ -145,9 +145,12 @@ class Deadlines:
     def __len__(self) -> int:
         return len(self._ends)
 
-    def set(self, key: str, end: float, now: float) -> None:
-        """Let ``key`` end at ``end``, whatever was said of it before."""
-        self._ends[key] = end
+    def extend(self, key: str, end: float, now: float) -> bool:
+        """Let ``key`` end at ``end``, unless that is over, or it ends later anyway; return whether it does so now."""
+        ends = self._ends
+        if end <= now or end <= ends.get(key, now):
+            return False
+        ends[key] = end
         second = math.ceil(end)
         file = self._files.get(second)
         if file is None:
@@ -157,6 +160,7 @@ class Deadlines:
             file.append(key)
         if self._seconds[0] <= now:
             self._forget(now)
+        return True
 
     def end(self, key: str) -> float | None:
         """Return when ``key`` ends or has ended; ``None`` if it was never heard of, or is forgotten."""
@@ -245,10 +249,13 @@ class MemoryCooldownTracker:
         """
         now = self._clock.now()
         key = _key(session_id, channel)
-        end = self._blocked.end(key)
-        if (end is None or end <= now) and key not in self._reserved and key not in self._lines:
-            reservation = self._reserved[key] = Reservation(session_id, channel, now + lease, key)
-            return reservation
+        if key not in self._reserved and key not in self._lines:  # as nearly always
+            end = self._blocked.end(key)
+            if end is None or end <= now:
+                reservation = self._reserved[key] = Reservation(session_id, channel, now + lease, key)
+                return reservation
+            if max_wait <= 0:
+                raise _too_soon(session_id, channel, end - now)
         if key in self._lines and self._left(key, now) <= 0:
             self._advance(key, now)  # a block that ends this instant belongs to those who came before
         left = self._left(key, now)
@@ -263,16 +270,16 @@ class MemoryCooldownTracker:
         """Block the slot for ``window`` seconds from now."""
         now = self._clock.now()
         key = reservation.key
-        holder = self._reserved.pop(key, None)
-        if holder is not None and holder is not reservation:
-            self._reserved[key] = holder
+        holder = self._reserved.get(key)
+        if holder is reservation:
+            del self._reserved[key]
+        elif holder is not None:
             return  # the lease ran out, and another holds the slot: its own settling counts
         ends = now + window
-        if ends > (self._blocked.end(key) or now):
-            self._blocked.set(key, ends, now)
-            if key in self._lines:
-                self._turn_away(key, ends)
+        extended = self._blocked.extend(key, ends, now)
         if key in self._lines:
+            if extended:
+                self._turn_away(key, ends)
             self._advance(key, now)
 
     async def release(self, reservation: Reservation) -> None:

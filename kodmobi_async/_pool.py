@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _INTERIM: Final = range(100, 200)
 _SWITCHING: Final = 101
+_JSON_OF: Final = "Content-Type: application/json\r\nContent-Length: "
 _NO_TRACES: Final[list[aiohttp.Trace]] = []
 
 
@@ -114,12 +115,12 @@ class Pool:
         self._patience = aiohttp.ClientTimeout()
         self._path = url.raw_path.rstrip("/")
         lines = {"Host": self._place.headers["Host"], **headers}
-        self._head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        self._headers = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
 
     async def ask(
         self, request: Request, progress: Progress, *, within: float, connect: float
-    ) -> bytes:
-        """Make one exchange and return the answer's body.
+    ) -> bytes | None:
+        """Make one exchange and return the answer's body; ``None`` if it is longer than ``MAX_BODY_BYTES``.
 
         Args:
             request: What to ask.
@@ -128,7 +129,6 @@ class Pool:
             connect: Seconds for getting a connection.
 
         Raises:
-            TooLongError: The body goes beyond ``MAX_BODY_BYTES``.
             Exception: One of aiohttp's, or ``TimeoutError``.
         """
         deadline = self._loop.time() + within
@@ -149,7 +149,7 @@ class Pool:
             exchange.content = content
             progress.status, progress.headers = message.code, message.headers
             body = await read_body(content)
-            exchange.is_complete = True
+            exchange.is_complete = body is not None
             return body
         finally:
             if exchange is not None:
@@ -174,31 +174,23 @@ class Pool:
             raise aiohttp.ConnectionTimeoutError from late
 
     def _spell(self, request: Request) -> bytes:
-        start = f"{request.method} {self._path}{request.target} HTTP/1.1\r\n{self._head}"
+        start = f"{request.method} {self._path}{request.target}"
         if request.body is None:
-            return f"{start}\r\n".encode("ascii")
+            return f"{start} HTTP/1.1\r\n{self._headers}\r\n".encode("ascii")
         size = len(request.body)
-        head = f"{start}Content-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
-        return head.encode("ascii") + request.body
+        return f"{start} HTTP/1.1\r\n{self._headers}{_JSON_OF}{size}\r\n\r\n".encode("ascii") + request.body
 
 
-class TooLongError(Exception):
-    """An answer's body is longer than its bound."""
-
-
-async def read_body(content: aiohttp.StreamReader) -> bytes:
-    """Read an answer's body to its end.
+async def read_body(content: aiohttp.StreamReader) -> bytes | None:
+    """Read an answer's body to its end; return ``None`` if that lies beyond ``MAX_BODY_BYTES``.
 
     Raises:
-        TooLongError: It goes beyond ``MAX_BODY_BYTES``.
-        Exception: One of aiohttp's: it is cut short, or cannot be decoded.
+        Exception: One of aiohttp's: the body is cut short, or cannot be decoded.
     """
     chunk = body = await content.readany()
     while chunk and not content.is_eof():
         if len(body) > MAX_BODY_BYTES:
-            break
+            return None
         chunk = await content.readany()
         body += chunk
-    if len(body) > MAX_BODY_BYTES:
-        raise TooLongError
-    return body
+    return body if len(body) <= MAX_BODY_BYTES else None

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from kodmobi_async._transport import Transport
     from kodmobi_async._wire import Request
 
+_NOTHING_YET: Final = Progress()
 _numbers: Final = itertools.count(1)
 
 
@@ -92,7 +93,7 @@ class Send(Call):
         self.session_id = session_id
         self.channel = channel
         self.attempts = 0
-        self.progress = Progress()
+        self.progress = _NOTHING_YET
         self.session_left: float | None = None
         """Seconds that the session had left when the service accepted."""
         self.first_unknown = math.inf

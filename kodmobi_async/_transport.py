@@ -22,7 +22,7 @@ from aiohttp.http import HttpProcessingError
 from aiohttp.payload import BytesPayload
 
 from kodmobi_async._errors import ClientClosedError, WrongLoopError
-from kodmobi_async._pool import Pool, TooLongError, read_body
+from kodmobi_async._pool import Pool, read_body
 from kodmobi_async._version import __version__
 from kodmobi_async._wire import MAX_BODY_BYTES, Answer, Fault, Progress, Request
 
@@ -49,7 +49,6 @@ _FAULTS: Final[tuple[tuple[type[Exception], str, bool], ...]] = (
     (aiohttp.ServerDisconnectedError, "the connection was closed without an answer", False),
     (aiohttp.ClientResponseError, "the answer is not HTTP", False),
     (HttpProcessingError, "the answer is not HTTP", False),
-    (TooLongError, f"it is longer than {MAX_BODY_BYTES} bytes", False),
     (aiohttp.ClientPayloadError, "the answer's body is broken", False),
     (aiohttp.InvalidURL, "the address cannot be used", True),
     (aiohttp.ClientConnectionError, "the connection broke", False),
@@ -170,6 +169,9 @@ class Transport:
                     body = await pool.ask(request, progress, within=within, connect=connect)
                 else:
                     body = await self._ask_borrowed(request, progress, within, connect)
+                if body is None:
+                    fault = Fault(f"it is longer than {MAX_BODY_BYTES} bytes")
+                    break
                 return Answer(progress.status or 0, progress.headers, self._redact(body))
             except asyncio.CancelledError as cancelled:
                 task = asyncio.current_task()
@@ -185,7 +187,7 @@ class Transport:
         # the status counts even if the body cannot be had
         return Answer(progress.status, progress.headers, flaw=fault.reason)
 
-    async def _ask_borrowed(self, request: Request, progress: Progress, within: float, connect: float) -> bytes:
+    async def _ask_borrowed(self, request: Request, progress: Progress, within: float, connect: float) -> bytes | None:
         assert self._borrowed is not None  # noqa: S101 asked only then
         response = await self._borrowed.request(
             request.method,
