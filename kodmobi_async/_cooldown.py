@@ -128,8 +128,8 @@ class CooldownTracker(Protocol):
 class Deadlines:
     """Keys, and the moment when each ends; what has ended is forgotten without a task that sweeps.
 
-    Keys are filed under the second in which they end. Every ``extend`` also drops a few that are due, at least as fast as
-    new ones come, so that the size follows what is alive. The time is passed in.
+    Keys are filed under the second in which they end. Every ``extend`` also drops a few that are due, at least as fast
+    as new ones come, so that the size follows what is alive. The time is passed in.
     """
 
     __slots__ = ("_ends", "_files", "_seconds")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aiohttp.client_proto import ResponseHandler
+    from aiohttp.tracing import Trace
 
     from kodmobi_async._settings import Limits
     from kodmobi_async._wire import Progress, Request
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _INTERIM: Final = range(100, 200)
 _SWITCHING: Final = 101
 _JSON_OF: Final = "Content-Type: application/json\r\nContent-Length: "
-_NO_TRACES: Final[list[aiohttp.Trace]] = []
+_NO_TRACES: Final[list[Trace]] = []
 
 
 class _Exchange:
@@ -117,9 +118,7 @@ class Pool:
         lines = {"Host": self._place.headers["Host"], **headers}
         self._headers = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
 
-    async def ask(
-        self, request: Request, progress: Progress, *, within: float, connect: float
-    ) -> bytes | None:
+    async def ask(self, request: Request, progress: Progress, *, within: float, connect: float) -> bytes | None:
         """Make one exchange and return the answer's body; ``None`` if it is longer than ``MAX_BODY_BYTES``.
 
         Args:

@@ -153,11 +153,11 @@ class Transport:
             WrongLoopError: The borrowed session belongs to another loop.
         """
         loop = asyncio.get_running_loop()
-        pool = None
         if self._borrowed is None:
-            pool = self._pool or await self._open()
+            ask = (self._pool or await self._open()).ask
         else:
             self._check(self._borrowed)
+            ask = self._ask_borrowed
         fault = Fault("no time is left", permanent=True)
         for _ in range(1 + _STALE_CONNECTIONS):
             within = deadline - loop.time()
@@ -165,10 +165,7 @@ class Transport:
                 break
             progress.unusable = False
             try:
-                if pool is not None:
-                    body = await pool.ask(request, progress, within=within, connect=connect)
-                else:
-                    body = await self._ask_borrowed(request, progress, within, connect)
+                body = await ask(request, progress, within=within, connect=connect)
                 if body is None:
                     fault = Fault(f"it is longer than {MAX_BODY_BYTES} bytes")
                     break
@@ -187,7 +184,10 @@ class Transport:
         # the status counts even if the body cannot be had
         return Answer(progress.status, progress.headers, flaw=fault.reason)
 
-    async def _ask_borrowed(self, request: Request, progress: Progress, within: float, connect: float) -> bytes | None:
+    async def _ask_borrowed(
+        self, request: Request, progress: Progress, *, within: float, connect: float
+    ) -> bytes | None:
+        """Do what `Pool.ask` does, with a session's public means."""
         assert self._borrowed is not None  # noqa: S101 asked only then
         response = await self._borrowed.request(
             request.method,
