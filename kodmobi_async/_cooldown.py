@@ -145,12 +145,11 @@ class Deadlines:
     def __len__(self) -> int:
         return len(self._ends)
 
-    def extend(self, key: str, end: float, now: float) -> bool:
-        """Let ``key`` end at ``end``, unless that is over, or it ends later anyway; return whether it does so now."""
-        ends = self._ends
-        if end <= now or end <= ends.get(key, now):
-            return False
-        ends[key] = end
+    def extend(self, key: str, end: float, now: float) -> None:
+        """Let ``key`` end at ``end``, unless that is over, or it ends later anyway."""
+        if end <= now or end <= self._ends.get(key, now):
+            return
+        self._ends[key] = end
         second = math.ceil(end)
         file = self._files.get(second)
         if file is None:
@@ -160,7 +159,6 @@ class Deadlines:
             file.append(key)
         if self._seconds[0] <= now:
             self._forget(now)
-        return True
 
     def end(self, key: str) -> float | None:
         """Return when ``key`` ends or has ended; ``None`` if it was never heard of, or is forgotten."""
@@ -276,10 +274,10 @@ class MemoryCooldownTracker:
         elif holder is not None:
             return  # the lease ran out, and another holds the slot: its own settling counts
         ends = now + window
-        extended = self._blocked.extend(key, ends, now)
-        if key in self._lines:
-            if extended:
-                self._turn_away(key, ends)
+        self._blocked.extend(key, ends, now)
+        line = self._lines.get(key)
+        if line is not None:
+            self._turn_away(line, ends)
             self._advance(key, now)
 
     async def release(self, reservation: Reservation) -> None:
@@ -351,10 +349,9 @@ class MemoryCooldownTracker:
         else:
             self._dissolve(key, line)
 
-    def _turn_away(self, key: str, block_ends: float) -> None:
+    def _turn_away(self, line: _Line, block_ends: float) -> None:
         """End the waits that a new block has made hopeless."""
-        line = self._lines.get(key)
-        for waiter in line.waiters if line is not None else ():
+        for waiter in line.waiters:
             if waiter.deadline < block_ends and not waiter.granted.done():
                 waiter.granted.set_result(None)
 
@@ -364,10 +361,8 @@ class MemoryCooldownTracker:
         line.timer = asyncio.get_running_loop().call_at(self._when(moment), self._tick, key)
 
     def _tick(self, key: str) -> None:
-        line = self._lines.get(key)
-        if line is not None:
-            line.timer = None
-            self._advance(key, self._clock.now())
+        self._lines[key].timer = None
+        self._advance(key, self._clock.now())
 
     def _ring(self, key: str, waiter: _Waiter) -> None:
         """End a wait at its bound, unless the slot came free in this very moment."""

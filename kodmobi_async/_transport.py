@@ -159,10 +159,8 @@ class Transport:
             self._check(self._borrowed)
             ask = self._ask_borrowed
         fault = Fault("no time is left", permanent=True)
-        for _ in range(1 + _STALE_CONNECTIONS):
-            within = deadline - loop.time()
-            if within <= 0:
-                break
+        replaced = 0
+        while (within := deadline - loop.time()) > 0:
             progress.unusable = False
             try:
                 body = await ask(request, progress, within=within, connect=connect)
@@ -177,7 +175,8 @@ class Transport:
                 fault = Fault("the pool was closed meanwhile")
             except Exception as exception:  # noqa: BLE001 whatever it is, it holds the headers and must not get out
                 fault = translate(exception)
-            if not progress.unusable:
+            replaced += 1
+            if not progress.unusable or replaced > _STALE_CONNECTIONS:
                 break
         if progress.status is None:
             return fault
@@ -216,7 +215,7 @@ class Transport:
         """Let go of a pool whose loop is closed, or that a fork has copied from the parent process."""
         pool, guard = self._pool, self._guard
         self._pool = self._guard = None
-        if forked:
+        if forked:  # pragma: no cover only a forked child comes here, and a child leaves no data
             _left_to_the_parent.append((pool, guard))
         elif pool is not None:
             await pool.aclose()
