@@ -154,12 +154,13 @@ class KodmobiClient:
         """
         session, name = canonical_session_id(session_id), canonical_channel(channel)
         patience = self._max_wait if max_wait is None else check_max_wait(max_wait)
-        bounds = self._bounds(timeout)
-        await self._enter()
+        bounds = self._timeout if timeout is None else self._bounds(timeout)
+        if self._closed or asyncio.get_running_loop() is not self._clock.loop:
+            await self._enter()
         call = Send(session, name, bounds)
         if self._hooks:
             return await self._observed(call, patience)
-        return await self._run(call, self._send(call, patience))
+        return await self._run(call, self._send(call, patience) if patience > 0 else self._send_once(call, 0.0))
 
     async def channels(self, session_id: ULID | str | None = None) -> tuple[SessionChannel, ...]:
         """Return the project's channels; with a session, each with its current ``timeout`` for it.
@@ -236,25 +237,28 @@ class KodmobiClient:
             self._calls.clear()  # they ended with their loop
             await self._transport.leave(forked=forked)
 
-    def _bounds(self, timeout: Timeout | float | None) -> Timeout:
-        if timeout is None:
-            return self._timeout
+    def _bounds(self, timeout: Timeout | float) -> Timeout:
         return timeout if isinstance(timeout, Timeout) else attrs.evolve(self._timeout, total=timeout)
 
     async def _run(self, call: Call, work: Coroutine[Any, Any, T]) -> T:
         """Do the work of a call where ``aclose`` can wait for it, and end it."""
+        task = call.task = asyncio.current_task()
+        assert task is not None  # noqa: S101 a coroutine of ours runs in a task
+        cancelling = task.cancelling()
+        self._calls.add(call)
         try:
-            async with call.scope:
-                self._calls.add(call)
-                try:
-                    return await work
-                finally:
-                    self._calls.discard(call)
-                    if self._idle is not None and not self._calls:
-                        self._idle.set()
-        except TimeoutError:
-            if not call.scope.expired():
+            return await work
+        except asyncio.CancelledError:
+            # also cancelled by somebody else: that is theirs to see
+            if not call.interrupted or task.cancelling() > cancelling + 1:
                 raise
+        finally:
+            if call.interrupted:
+                task.uncancel()
+            call.task = None
+            self._calls.discard(call)
+            if self._idle is not None and not self._calls:
+                self._idle.set()
         raise ClientClosedError("the client was closed before the call had ended", outcome=call.outcome_now())
 
     async def _drain(self, loop: asyncio.AbstractEventLoop, grace: float) -> None:
@@ -294,7 +298,7 @@ class KodmobiClient:
             call.session_id,
             call.channel,
             lease=WINDOW + call.timeout.total,
-            max_wait=self._worth_waiting(call.session_id, patience),
+            max_wait=self._worth_waiting(call.session_id, patience) if patience > 0 else 0.0,
         )
         try:
             verdict = await self._sender.send(call)
@@ -308,8 +312,8 @@ class KodmobiClient:
         if verdict.result is not None:
             if call.session_left is not None and 0 < call.session_left <= MAX_WAIT_SECONDS:
                 now = self._clock.now()
-                self._session_ends.set(call.session_id, now + call.session_left, now)
-            await self._settle(reservation, verdict.result.channel.timeout)
+                self._session_ends.extend(call.session_id, now + call.session_left, now)
+            await self._cooldowns.start(reservation, verdict.result.channel.timeout)
             return verdict.result
         failure, cause, block = conclude(call, verdict.error)
         await self._settle(reservation, block)
@@ -317,11 +321,8 @@ class KodmobiClient:
 
     def _worth_waiting(self, session_id: str, patience: float) -> float:
         """Return ``patience``, or less: no wait for a cooldown is worth it that ends after the session does."""
-        if patience > 0:
-            ends = self._session_ends.end(session_id)
-            if ends is not None:
-                return min(patience, max(0.0, ends - self._clock.now()))
-        return patience
+        ends = self._session_ends.end(session_id)
+        return patience if ends is None else min(patience, max(0.0, ends - self._clock.now()))
 
     async def _settle(self, reservation: Reservation, block: float | None) -> None:
         if block is None:

@@ -21,22 +21,29 @@ import math
 import os
 import time
 from collections import OrderedDict
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from kodmobi_async._errors import CooldownError, WrongLoopError
 from kodmobi_async._hooks import shorten
 from kodmobi_async._wire import WINDOW
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class LoopClock:
     """The time of the running loop, carried on when that loop has been closed and another one goes on.
 
     It belongs to one loop of one process at a time, and never goes back.
+
+    Args:
+        on_move: Called when it begins to live on a loop.
     """
 
-    __slots__ = ("_latest", "_lead", "_process", "loop", "offset")
+    __slots__ = ("_latest", "_lead", "_on_move", "_process", "loop", "offset")
 
-    def __init__(self) -> None:
+    def __init__(self, on_move: Callable[[], None] | None = None) -> None:
+        self._on_move = on_move
         self.loop: asyncio.AbstractEventLoop | None = None
         self.offset = 0.0
         """Seconds that this clock is ahead of the loop's."""
@@ -69,14 +76,17 @@ class LoopClock:
         if self.loop is not None:
             self.offset = max(self.offset + self._lead - lead, self._latest - loop.time())
         self.loop, self._process, self._lead = loop, os.getpid(), lead
+        if self._on_move is not None:
+            self._on_move()
 
 
 class Reservation:
     """Proof of holding a slot. Opaque: hand it back to the tracker that gave it."""
 
-    __slots__ = ("channel", "session_id", "until")
+    __slots__ = ("channel", "key", "session_id", "until")
 
-    def __init__(self, session_id: str, channel: str, until: float) -> None:
+    def __init__(self, session_id: str, channel: str, until: float, key: str = "") -> None:
+        self.key = key
         self.session_id = session_id
         self.channel = channel
         self.until = until
@@ -118,13 +128,13 @@ class CooldownTracker(Protocol):
 class Deadlines:
     """Keys, and the moment when each ends; what has ended is forgotten without a task that sweeps.
 
-    Keys are filed under the second in which they end. Every ``set`` also drops a few that are due, at least as fast as
-    new ones come, so that the size follows what is alive. The time is passed in.
+    Keys are filed under the second in which they end. Every ``extend`` also drops a few that are due, at least as fast
+    as new ones come, so that the size follows what is alive. The time is passed in.
     """
 
     __slots__ = ("_ends", "_files", "_seconds")
 
-    # How many due keys one new key pays for.
+    # How many due keys one new end pays for.
     _TOLL: Final = 3
 
     def __init__(self) -> None:
@@ -135,8 +145,10 @@ class Deadlines:
     def __len__(self) -> int:
         return len(self._ends)
 
-    def set(self, key: str, end: float, now: float) -> None:
-        """Let ``key`` end at ``end``, whatever was said of it before."""
+    def extend(self, key: str, end: float, now: float) -> None:
+        """Let ``key`` end at ``end``, unless that is over, or it ends later anyway."""
+        if end <= now or end <= self._ends.get(key, now):
+            return
         self._ends[key] = end
         second = math.ceil(end)
         file = self._files.get(second)
@@ -214,10 +226,10 @@ class MemoryCooldownTracker:
 
     def __init__(self, *, window: float = WINDOW) -> None:
         self._window = window
-        self._clock = LoopClock()
         self._reserved: dict[str, Reservation] = {}
         self._blocked = Deadlines()
         self._lines: dict[str, _Line] = {}
+        self._clock = LoopClock(on_move=self._lines.clear)  # those who waited there are gone with their loop
 
     def __len__(self) -> int:
         """Return how many slots are kept: those reserved, those blocked, and a few about to be forgotten."""
@@ -233,8 +245,15 @@ class MemoryCooldownTracker:
             CooldownError: The slot is not to be had within ``max_wait``.
             WrongLoopError: The tracker is in use on another loop.
         """
-        now = self._now()
+        now = self._clock.now()
         key = _key(session_id, channel)
+        if key not in self._reserved and key not in self._lines:  # as nearly always
+            end = self._blocked.end(key)
+            if end is None or end <= now:
+                reservation = self._reserved[key] = Reservation(session_id, channel, now + lease, key)
+                return reservation
+            if max_wait <= 0:
+                raise _too_soon(session_id, channel, end - now)
         if key in self._lines and self._left(key, now) <= 0:
             self._advance(key, now)  # a block that ends this instant belongs to those who came before
         left = self._left(key, now)
@@ -247,35 +266,30 @@ class MemoryCooldownTracker:
 
     async def start(self, reservation: Reservation, window: float) -> None:
         """Block the slot for ``window`` seconds from now."""
-        now = self._now()
-        key = _key(reservation.session_id, reservation.channel)
+        now = self._clock.now()
+        key = reservation.key
         holder = self._reserved.get(key)
         if holder is reservation:
             del self._reserved[key]
         elif holder is not None:
             return  # the lease ran out, and another holds the slot: its own settling counts
-        if window > self._blocked.left(key, now):
-            self._blocked.set(key, now + window, now)
-            self._turn_away(key, now + window)
-        self._advance(key, now)
+        ends = now + window
+        self._blocked.extend(key, ends, now)
+        line = self._lines.get(key)
+        if line is not None:
+            self._turn_away(line, ends)
+            self._advance(key, now)
 
     async def release(self, reservation: Reservation) -> None:
         """Free the slot."""
-        key = _key(reservation.session_id, reservation.channel)
+        key = reservation.key
         if self._reserved.get(key) is reservation:
             del self._reserved[key]
-            self._advance(key, self._now())
+            self._advance(key, self._clock.now())
 
     async def remaining(self, session_id: str, channel: str) -> float:
         """Return the seconds until the next send may go; 0.0 = now. A send under way counts as a full window."""
-        return self._estimate(_key(session_id, channel), self._now())
-
-    def _now(self) -> float:
-        before = self._clock.loop
-        now = self._clock.now()
-        if self._clock.loop is not before:
-            self._lines.clear()  # those who waited there are gone with their loop
-        return now
+        return self._estimate(_key(session_id, channel), self._clock.now())
 
     def _left(self, key: str, now: float) -> float:
         """Return the seconds for which the slot is surely taken."""
@@ -292,7 +306,7 @@ class MemoryCooldownTracker:
         return self._window if key in self._reserved else left
 
     def _reserve(self, key: str, session_id: str, channel: str, until: float) -> Reservation:
-        reservation = self._reserved[key] = Reservation(session_id, channel, until)
+        reservation = self._reserved[key] = Reservation(session_id, channel, until, key)
         return reservation
 
     async def _wait_in_line(
@@ -318,7 +332,7 @@ class MemoryCooldownTracker:
             if not line.waiters:
                 self._dissolve(key, line)
         if reservation is None:
-            raise _too_soon(session_id, channel, self._estimate(key, self._now()))
+            raise _too_soon(session_id, channel, self._estimate(key, self._clock.now()))
         return reservation
 
     def _advance(self, key: str, now: float) -> None:
@@ -335,10 +349,9 @@ class MemoryCooldownTracker:
         else:
             self._dissolve(key, line)
 
-    def _turn_away(self, key: str, block_ends: float) -> None:
+    def _turn_away(self, line: _Line, block_ends: float) -> None:
         """End the waits that a new block has made hopeless."""
-        line = self._lines.get(key)
-        for waiter in line.waiters if line is not None else ():
+        for waiter in line.waiters:
             if waiter.deadline < block_ends and not waiter.granted.done():
                 waiter.granted.set_result(None)
 
@@ -348,14 +361,12 @@ class MemoryCooldownTracker:
         line.timer = asyncio.get_running_loop().call_at(self._when(moment), self._tick, key)
 
     def _tick(self, key: str) -> None:
-        line = self._lines.get(key)
-        if line is not None:
-            line.timer = None
-            self._advance(key, self._now())
+        self._lines[key].timer = None
+        self._advance(key, self._clock.now())
 
     def _ring(self, key: str, waiter: _Waiter) -> None:
         """End a wait at its bound, unless the slot came free in this very moment."""
-        now = self._now()
+        now = self._clock.now()
         if self._left(key, now) <= 0:
             self._advance(key, now)
         if not waiter.granted.done():

@@ -62,6 +62,11 @@ class Gate:
         self._next = 0.0  # not before the requests already let through
         self.closures = 0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing was ever held back, so that no request need ask."""
+        return self._next == 0.0 == self._opens and not self._spacing
+
     def opens_at(self, now: float) -> float:
         """Return the moment at which a request that comes now may go; ``now`` itself, if it need not wait."""
         return max(now, self._opens, self._next)

@@ -9,10 +9,9 @@ import asyncio
 import functools
 import itertools
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
-from ulid import ULID
 
 from kodmobi_async._errors import CooldownError, KodmobiError, Outcome, OutcomeUnknownError, RateLimitedError
 from kodmobi_async._hooks import AttemptFinished, GateClosed, Hook, Phase, RetryScheduled, tell
@@ -28,10 +27,11 @@ from kodmobi_async._wire import (
     outcome_of,
     send_request,
     session_left,
+    to_ulid,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from kodmobi_async._cooldown import LoopClock
     from kodmobi_async._models import Channel, SessionChannel
@@ -39,17 +39,21 @@ if TYPE_CHECKING:
     from kodmobi_async._transport import Transport
     from kodmobi_async._wire import Request
 
+_NOTHING_YET: Final = Progress()
 _numbers: Final = itertools.count(1)
 
 
 class Call:
     """One call on its way: what bounds it, and how ``aclose`` can end it."""
 
-    __slots__ = ("deadline", "scope", "timeout", "under_way")
+    __slots__ = ("deadline", "interrupted", "task", "timeout", "under_way")
 
     def __init__(self, timeout: Timeout) -> None:
         self.timeout = timeout
-        self.scope = asyncio.timeout(None)
+        self.task: asyncio.Task[object] | None = None
+        """The task that makes the call, while it does."""
+        self.interrupted = False
+        """``aclose`` has ended the call."""
         self.under_way = False
         """Past the wait for a cooldown: the service is being asked."""
         self.deadline = math.inf
@@ -69,9 +73,13 @@ class Call:
         return Outcome.NOT_SENT
 
     def interrupt(self, loop: asyncio.AbstractEventLoop) -> None:
-        """End the call where it stands."""
-        if self.scope.when() is None:
-            self.scope.reschedule(loop.time())
+        """End the call where it stands, at the loop's next turn."""
+        loop.call_soon(self._cancel)
+
+    def _cancel(self) -> None:
+        if self.task is not None and not self.interrupted:
+            self.interrupted = True
+            self.task.cancel()
 
 
 class Send(Call):
@@ -85,7 +93,7 @@ class Send(Call):
         self.session_id = session_id
         self.channel = channel
         self.attempts = 0
-        self.progress = Progress()
+        self.progress = _NOTHING_YET
         self.session_left: float | None = None
         """Seconds that the session had left when the service accepted."""
         self.first_unknown = math.inf
@@ -133,14 +141,10 @@ class Sender:
         """Make attempts until one settles it; return the last verdict."""
         call.begin()
         request = send_request(call.session_id, call.channel)
-
-        async def attempt() -> Verdict[SendResult]:
-            return await self._attempt(call, request)
-
-        verdict = await attempt()
+        verdict = await self._attempt(call, request)
         if verdict.again:
             verdict = await retry(
-                attempt,
+                functools.partial(self._attempt, call, request),
                 verdict,
                 policy=self._policy,
                 bounds=call,
@@ -154,12 +158,13 @@ class Sender:
     async def ask_channels(self, call: Call, request: Request) -> Verdict[tuple[SessionChannel, ...]]:
         """Ask until there is an answer that counts; return the last verdict."""
         call.begin()
+        loop = asyncio.get_running_loop()
 
         async def attempt() -> Verdict[tuple[SessionChannel, ...]]:
             held_back = await self._pass_gate(call)
             if held_back is not None:
                 return Verdict(error=held_back)
-            verdict = judge_channels(await self._exchange(call, request, Progress()))
+            verdict = judge_channels(await self._exchange(call, request, Progress(), loop.time()))
             if verdict.gated:
                 self._close_gate(verdict.retry_after, None)
             return verdict
@@ -171,15 +176,16 @@ class Sender:
 
     async def _attempt(self, call: Send, request: Request) -> Verdict[SendResult]:
         """Make one attempt; ask what became of it where that is not known."""
-        held_back = await self._pass_gate(call)
-        if held_back is not None:
-            return Verdict(error=held_back)
+        if not self._gate.is_open:
+            held_back = await self._pass_gate(call)
+            if held_back is not None:
+                return Verdict(error=held_back)
         loop = asyncio.get_running_loop()
         began = loop.time()
         call.progress = progress = Progress()
         call.attempts += 1
         try:
-            came = await self._exchange(call, request, progress)
+            came = await self._exchange(call, request, progress, began)
         finally:
             if self._hooks:
                 self._tell_attempt(call, loop.time() - began)
@@ -202,11 +208,11 @@ class Sender:
         if self._hooks:
             tell(self._hooks, GateClosed(call, seconds))
 
-    async def _exchange(self, call: Call, request: Request, progress: Progress) -> Answer | Fault:
-        within = min(call.timeout.attempt, call.deadline - asyncio.get_running_loop().time())
-        if within <= 0:
-            return Fault("no time is left", permanent=True)
-        return await self._transport.exchange(request, progress, within=within, connect=call.timeout.connect)
+    def _exchange(
+        self, call: Call, request: Request, progress: Progress, now: float
+    ) -> Coroutine[Any, Any, Answer | Fault]:
+        deadline = min(now + call.timeout.attempt, call.deadline)
+        return self._transport.exchange(request, progress, deadline=deadline, connect=call.timeout.connect)
 
     async def _pass_gate(self, call: Call) -> RateLimitedError | None:
         """Wait until a request may go; return the error if that is too late for this call."""
@@ -230,12 +236,14 @@ class Sender:
         """Return a result if the service says that the session's channel is blocked: then the send has arrived."""
         if await self._pass_gate(call) is not None:
             return None
-        verdict = judge_channels(await self._exchange(call, channels_request(call.session_id), Progress()))
+        verdict = judge_channels(
+            await self._exchange(call, channels_request(call.session_id), Progress(), asyncio.get_running_loop().time())
+        )
         if verdict.gated:
             self._close_gate(verdict.retry_after, call.number)
         for channel in verdict.result or ():
             if channel.type.lower() == call.channel.lower() and channel.timeout > 0:
-                return SendResult(ULID.from_str(call.session_id), None, channel, call.attempts, confirmed=True)
+                return SendResult(to_ulid(call.session_id), None, channel, call.attempts, confirmed=True)
         return None
 
     def _tell_attempt(self, call: Send, duration: float) -> None:

@@ -1,9 +1,9 @@
-"""One HTTP exchange on aiohttp's pool. The only module of the client that imports aiohttp.
+"""One HTTP exchange on a pool of our own, or on a borrowed session. No module but this and `_pool` imports aiohttp.
 
 The invariant: **whether the request was written is known, not concluded.** The same exceptions come before a byte has
-left and after the service has read everything, so the body of every request notes in `Progress` the moment in which it
-is handed to a connected socket; so does the status, when it has come. Who is cancelled in the middle of an exchange
-reads there how far it went.
+left and after the service has read everything, so `Progress` notes the moment in which a request is handed to a
+connected socket, and the status, when it has come. Who is cancelled in the middle of an exchange reads there how far it
+went.
 
 aiohttp's exceptions hold the request's headers, the API key among them. None leaves this module, not even as the
 context of another: each is translated into a `Fault` by one table, and a cancellation is passed on without the frames
@@ -18,9 +18,11 @@ import re
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
+from aiohttp.http import HttpProcessingError
 from aiohttp.payload import BytesPayload
 
 from kodmobi_async._errors import ClientClosedError, WrongLoopError
+from kodmobi_async._pool import Pool, read_body
 from kodmobi_async._version import __version__
 from kodmobi_async._wire import MAX_BODY_BYTES, Answer, Fault, Progress, Request
 
@@ -46,6 +48,7 @@ _FAULTS: Final[tuple[tuple[type[Exception], str, bool], ...]] = (
     (TimeoutError, "time ran out", False),
     (aiohttp.ServerDisconnectedError, "the connection was closed without an answer", False),
     (aiohttp.ClientResponseError, "the answer is not HTTP", False),
+    (HttpProcessingError, "the answer is not HTTP", False),
     (aiohttp.ClientPayloadError, "the answer's body is broken", False),
     (aiohttp.InvalidURL, "the address cannot be used", True),
     (aiohttp.ClientConnectionError, "the connection broke", False),
@@ -120,7 +123,7 @@ class Transport:
         self._key_in_json = api_key.replace("\\", r"\\").replace('"', r"\"").encode("ascii")
         self._limits = limits
         self._borrowed = session
-        self._pool: aiohttp.ClientSession | None = None
+        self._pool: Pool | None = None
         self._guard: AsyncGenerator[None] | None = None
         self._headers = {
             "x-api-key": api_key,
@@ -132,7 +135,9 @@ class Transport:
         if language is not None:
             self._headers["Accept-Language"] = language
 
-    async def exchange(self, request: Request, progress: Progress, *, within: float, connect: float) -> Answer | Fault:
+    async def exchange(
+        self, request: Request, progress: Progress, *, deadline: float, connect: float
+    ) -> Answer | Fault:
         """Make one request and read its answer.
 
         A connection that the service has closed while it lay idle is replaced without a word: no byte has left.
@@ -140,7 +145,7 @@ class Transport:
         Args:
             request: What to ask.
             progress: Where to note how far it came.
-            within: Seconds for all of it.
+            deadline: When all of it has to be over, on the loop's clock.
             connect: Seconds for getting a connection.
 
         Raises:
@@ -149,51 +154,56 @@ class Transport:
         """
         loop = asyncio.get_running_loop()
         if self._borrowed is None:
-            session = self._pool or await self._open()
+            ask = (self._pool or await self._open()).ask
         else:
-            session = self._borrowed
-            if session.closed:
-                raise ClientClosedError("the borrowed aiohttp session is closed")
-            # aiohttp has no public word for it, and would notice only after connecting
-            if getattr(session, "_loop", loop) is not loop:
-                raise WrongLoopError("the borrowed aiohttp session belongs to another event loop")
-        deadline = loop.time() + within
-        came = await self._exchange_once(session, request, progress, within, connect)
-        for _ in range(_STALE_CONNECTIONS):
-            if not progress.unusable or loop.time() >= deadline:
-                break
+            self._check(self._borrowed)
+            ask = self._ask_borrowed
+        fault = Fault("no time is left", permanent=True)
+        replaced = 0
+        while (within := deadline - loop.time()) > 0:
             progress.unusable = False
-            came = await self._exchange_once(session, request, progress, deadline - loop.time(), connect)
-        return came
-
-    async def _exchange_once(
-        self, session: aiohttp.ClientSession, request: Request, progress: Progress, within: float, connect: float
-    ) -> Answer | Fault:
-        try:
-            response = await session.request(
-                request.method,
-                self._base_url + request.target,
-                data=None if request.body is None else _NotedBody(request.body, progress),
-                headers=self._headers,
-                # never rounded up to whole seconds, as aiohttp does with long ones
-                timeout=aiohttp.ClientTimeout(total=within, connect=connect, ceil_threshold=float("inf")),
-                # a redirect would carry the key elsewhere
-                allow_redirects=False,
-                raise_for_status=False,
-            )
-            progress.status = response.status
             try:
-                return await self._read(response)
-            finally:
-                response.close()  # a connection whose answer was read to its end is back in the pool already
-        except asyncio.CancelledError as cancelled:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise cancelled.with_traceback(None) from None
-            fault = Fault("the pool was closed meanwhile")
-        except Exception as exception:  # noqa: BLE001 whatever it is, it holds the headers and must not get out
-            fault = translate(exception)
-        return fault
+                body = await ask(request, progress, within=within, connect=connect)
+                if body is None:
+                    fault = Fault(f"it is longer than {MAX_BODY_BYTES} bytes")
+                    break
+                return Answer(progress.status or 0, progress.headers, self._redact(body))
+            except asyncio.CancelledError as cancelled:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise cancelled.with_traceback(None) from None
+                fault = Fault("the pool was closed meanwhile")
+            except Exception as exception:  # noqa: BLE001 whatever it is, it holds the headers and must not get out
+                fault = translate(exception)
+            replaced += 1
+            if not progress.unusable or replaced > _STALE_CONNECTIONS:
+                break
+        if progress.status is None:
+            return fault
+        # the status counts even if the body cannot be had
+        return Answer(progress.status, progress.headers, flaw=fault.reason)
+
+    async def _ask_borrowed(
+        self, request: Request, progress: Progress, *, within: float, connect: float
+    ) -> bytes | None:
+        """Do what `Pool.ask` does, with a session's public means."""
+        assert self._borrowed is not None  # noqa: S101 asked only then
+        response = await self._borrowed.request(
+            request.method,
+            self._base_url + request.target,
+            data=None if request.body is None else _NotedBody(request.body, progress),
+            headers=self._headers,
+            # never rounded up to whole seconds, as aiohttp does with long ones
+            timeout=aiohttp.ClientTimeout(total=within, connect=connect, ceil_threshold=float("inf")),
+            # a redirect would carry the key elsewhere
+            allow_redirects=False,
+            raise_for_status=False,
+        )
+        progress.status, progress.headers = response.status, response.headers
+        try:
+            return await read_body(response.content)
+        finally:
+            response.close()  # a connection whose answer was read to its end is back in the pool already
 
     async def aclose(self) -> None:
         """Close the pool, if it is our own."""
@@ -205,39 +215,31 @@ class Transport:
         """Let go of a pool whose loop is closed, or that a fork has copied from the parent process."""
         pool, guard = self._pool, self._guard
         self._pool = self._guard = None
-        if forked:
+        if forked:  # pragma: no cover only a forked child comes here, and a child leaves no data
             _left_to_the_parent.append((pool, guard))
         elif pool is not None:
-            await pool.close()
+            await pool.aclose()
 
-    async def _open(self) -> aiohttp.ClientSession:
-        pool = self._pool = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._limits.connections, keepalive_timeout=self._limits.keepalive),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=True,
-        )
+    async def _open(self) -> Pool:
+        pool = self._pool = Pool(self._base_url, self._headers, self._limits)
         # A loop finishes its asynchronous generators before it closes: a client that nobody closed leaves no open
         # connection behind.
         self._guard = _closing(pool)
         await anext(self._guard)
         return pool
 
-    async def _read(self, response: aiohttp.ClientResponse) -> Answer:
-        """Read the body up to its bound; the status counts even if the body cannot be had."""
-        body, flaw = bytearray(), None
-        try:
-            async for chunk in response.content.iter_any():
-                body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    flaw = f"it is longer than {MAX_BODY_BYTES} bytes"
-                    break
-        except Exception as exception:  # noqa: BLE001 see exchange()
-            flaw = translate(exception).reason
-        if flaw is not None:
-            body.clear()
-        # an answer that repeats the key must not carry it into an error, whichever way JSON lets it be spelled
-        plain = _ESCAPE.sub(_spelled_plainly, body) if b"\\" in body else bytes(body)
-        return Answer(response.status, response.headers, plain.replace(self._key_in_json, b"[api key]"), flaw)
+    def _check(self, session: aiohttp.ClientSession) -> None:
+        if session.closed:
+            raise ClientClosedError("the borrowed aiohttp session is closed")
+        # aiohttp has no public word for it, and would notice only after connecting
+        if getattr(session, "_loop", None) not in (None, asyncio.get_running_loop()):
+            raise WrongLoopError("the borrowed aiohttp session belongs to another event loop")
+
+    def _redact(self, body: bytes) -> bytes:
+        """Return a body in which the key does not stand, whichever way JSON lets it be spelled."""
+        # an answer that repeats the key must not carry it into an error
+        plain = _ESCAPE.sub(_spelled_plainly, body) if b"\\" in body else body
+        return plain.replace(self._key_in_json, b"[api key]")
 
 
 # One escape in a JSON string: a printable ASCII character by its number, or anything else.
@@ -252,11 +254,11 @@ def _spelled_plainly(escape: re.Match[bytes]) -> bytes:
     return b"\\" + char if char in (b'"', b"\\") else char
 
 
-async def _closing(pool: aiohttp.ClientSession) -> AsyncGenerator[None]:
+async def _closing(pool: Pool) -> AsyncGenerator[None]:
     try:
         yield
     finally:
-        await pool.close()
+        await pool.aclose()
 
 
 # Pools that a fork has copied. Closing them in the child would end the parent's connections; so would forgetting them,

@@ -113,7 +113,7 @@ def head(*lines: bytes, status: int = 200) -> bytes:
 
 
 def answer(body: bytes, *lines: bytes, status: int = 200) -> list[bytes]:
-    return [head(b"Content-Length: %d" % len(body), *lines, status=status) + body]
+    return [head(b"Content-Length: %d" % len(body), b"Connection: close", *lines, status=status) + body]
 
 
 def _without_end(piece: bytes, pause: float) -> Iterator[bytes | float]:

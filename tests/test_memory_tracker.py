@@ -173,18 +173,18 @@ def test_a_forked_child_goes_on_with_its_parents_windows(tracker: MemoryCooldown
 
 def test_a_key_that_is_given_a_new_end_keeps_the_new_one() -> None:
     deadlines = Deadlines()
-    deadlines.set("a", 10.0, 0.0)
-    deadlines.set("a", 100.0, 5.0)
+    deadlines.extend("a", 10.0, 0.0)
+    deadlines.extend("a", 100.0, 5.0)
     for second in range(11, 40):
-        deadlines.set(f"b{second}", second + 0.5, float(second))
+        deadlines.extend(f"b{second}", second + 0.5, float(second))
     assert deadlines.left("a", 40.0) == 60.0
     assert deadlines.end("b39") == 39.5
     assert deadlines.end("never") is None
     assert len(deadlines) < 5
 
 
-def test_a_key_may_end_before_it_is_said_to() -> None:
+def test_a_key_whose_end_is_over_is_not_kept() -> None:
     deadlines = Deadlines()
-    deadlines.set("past", 1.0, 50.0)
+    deadlines.extend("past", 1.0, 50.0)
     assert deadlines.left("past", 50.0) == 0.0
     assert len(deadlines) == 0

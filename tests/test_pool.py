@@ -1,0 +1,115 @@
+"""The pool of our own: which connection is used again, and when each exchange ends."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import orjson
+import pytest
+
+from kodmobi_async import KodmobiClient, KodmobiError, Limits, OutcomeUnknownError, RetryPolicy, Timeout
+from kodmobi_async.emulator import Emulator, Fault
+
+ONCE: Final = RetryPolicy(attempts=1, repeat_unknown=False)
+SESSIONS: Final = ("01K8N1VMPN0EE389K72YW0CBM2", "01K8N1VMPN0EE389K72YW0CBM3")
+
+
+def answer(session_id: str) -> bytes:
+    channel = {"name": "", "type": "sms", "is_active": False, "timeout": 60, "image_url": "", "link": ""}
+    body = orjson.dumps({"session_id": session_id, "session_expired_at": None, "channel": channel})
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+async def test_connections_are_used_again(emulator: Emulator, client: KodmobiClient) -> None:
+    for _ in range(10):
+        await client.send(emulator.add_session(), "sms")
+    assert emulator.connections == 1
+
+
+async def test_no_more_connections_are_open_than_the_limit_says(emulator: Emulator) -> None:
+    sessions = [emulator.add_session() for _ in range(50)]
+    async with KodmobiClient(
+        emulator.api_key, base_url=emulator.base_url, limits=Limits(connections=3), timeout=Timeout(connect=10.0)
+    ) as client:
+        await asyncio.gather(*(client.send(session, "sms") for session in sessions))
+    assert emulator.connections == 3
+    assert len(emulator.ledger) == 50
+
+
+async def test_a_connection_that_was_idle_for_too_long_is_not_used_again(emulator: Emulator) -> None:
+    async with KodmobiClient(
+        emulator.api_key, base_url=emulator.base_url, limits=Limits(keepalive=0.0), timeout=Timeout(total=5.0)
+    ) as client:
+        await client.send(emulator.add_session(), "sms")
+        await client.send(emulator.add_session(), "sms")
+    assert emulator.connections == 2
+
+
+@pytest.mark.parametrize("lie", [answer(SESSIONS[0]), b"\x00"])
+async def test_what_a_service_says_unasked_is_not_taken_for_the_next_answer(lie: bytes) -> None:
+    asked: list[str] = []
+    connections: set[int] = set()
+    lied = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.add(id(writer))
+        while head := await reader.readline():
+            while (line := await reader.readline()) != b"\r\n":
+                head = line if line.lower().startswith(b"content-length") else head
+            body = orjson.loads(await reader.readexactly(int(head.split()[1])))
+            asked.append(body["session_id"])
+            writer.write(answer(body["session_id"]))
+            await writer.drain()
+            if not lied.is_set():
+                await asyncio.sleep(1)
+                writer.write(lie)
+                lied.set()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with KodmobiClient("key", base_url=f"http://127.0.0.1:{port}/session", retry=ONCE) as client:
+            results = []
+            for session in SESSIONS:
+                results.append(await client.send(session, "sms"))
+                await asyncio.sleep(2)
+    assert [str(result.session_id) for result in results] == asked == list(SESSIONS)
+    assert len(connections) == 2
+
+
+@pytest.mark.parametrize("fault", [Fault.silence(), Fault.drip(1.0, "body")], ids=["no answer", "no end of it"])
+async def test_each_exchange_ends_at_its_own_deadline(emulator: Emulator, fault: Fault) -> None:
+    patience = [3.0, 1.0, 2.0, 1.0, 10.0]
+    emulator.script(fault, times=len(patience))
+    loop = asyncio.get_running_loop()
+    took: list[float] = []
+
+    async with KodmobiClient(emulator.api_key, base_url=emulator.base_url, retry=ONCE) as client:
+
+        async def send(seconds: float) -> None:
+            began = loop.time()
+            with pytest.raises(KodmobiError, match="in time"):
+                await client.send(emulator.add_session(), "sms", timeout=Timeout(attempt=seconds))
+            took.append(loop.time() - began)
+
+        await asyncio.gather(*map(send, patience))
+    assert took == pytest.approx(sorted(patience), abs=0.05)
+
+
+async def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_one(emulator: Emulator) -> None:
+    late, next_one = emulator.add_session(), emulator.add_session()
+    emulator.script(Fault.delay(5.0))
+    async with KodmobiClient(emulator.api_key, base_url=emulator.base_url, retry=ONCE) as client:
+        with pytest.raises(OutcomeUnknownError):
+            await client.send(late, "sms", timeout=Timeout(attempt=1.0))
+        await asyncio.sleep(3.9)
+        assert str((await client.send(next_one, "sms")).session_id) == next_one
+    assert emulator.connections == 2
+
+
+async def test_the_path_of_the_address_is_kept(emulator: Emulator) -> None:
+    address = emulator.base_url.replace("/session", "/v2/")
+    async with KodmobiClient(emulator.api_key, base_url=address) as client:
+        assert (await client.send(emulator.add_session(), "sms")).attempts == 1
+        assert len(await client.channels()) == 4
