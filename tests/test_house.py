@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import inspect
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -184,6 +186,14 @@ def test_importing_the_package_opens_no_door() -> None:
 
 def test_type_checkers_are_told_that_the_package_is_typed() -> None:
     assert (PACKAGE / "py.typed").is_file()
+
+
+def test_the_lowest_dependencies_tested_are_the_lowest_allowed() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+    allowed = {re.sub(r">=([0-9.]+).*", r"==\1", dependency) for dependency in project["dependencies"]}
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(REPOSITORY / "tox.ini", "utf-8")
+    assert set(tox["testenv:lowest"]["deps"].split()) == allowed
 
 
 # An absolute path into somebody's home or workplace; an address's path does not count.
