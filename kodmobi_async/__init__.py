@@ -7,12 +7,14 @@ async with KodmobiClient() as client:  # key from KODMOBI_API_KEY
 
 from __future__ import annotations
 
+from kodmobi_async._bulk import SendMany
 from kodmobi_async._client import KodmobiClient
 from kodmobi_async._cooldown import CooldownTracker, MemoryCooldownTracker, Reservation
 from kodmobi_async._errors import (
     AuthenticationError,
     BadRequestError,
     BalanceError,
+    BulkStoppedError,
     ChallengeError,
     ChannelUnavailableError,
     ClientClosedError,
@@ -26,6 +28,7 @@ from kodmobi_async._errors import (
     RateLimitedError,
     RecipientBlockedError,
     ResponseError,
+    SendInterruptedError,
     ServerError,
     SessionExpiredError,
     TransportError,
@@ -52,6 +55,7 @@ __all__ = (
     "AuthenticationError",
     "BadRequestError",
     "BalanceError",
+    "BulkStoppedError",
     "ChallengeError",
     "Channel",
     "ChannelUnavailableError",
@@ -79,6 +83,8 @@ __all__ = (
     "RetryPolicy",
     "RetryScheduled",
     "SendFinished",
+    "SendInterruptedError",
+    "SendMany",
     "SendOutcome",
     "SendRequest",
     "SendResult",

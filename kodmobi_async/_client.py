@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import attrs
 
+from kodmobi_async._bulk import SendMany
 from kodmobi_async._cooldown import Deadlines, LoopClock, MemoryCooldownTracker
 from kodmobi_async._errors import ClientClosedError, ConfigurationError, CooldownError, KodmobiError, Outcome
 from kodmobi_async._hooks import CooldownHit, Hook, SendFinished, SendStarted, check_hooks, tell
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     import aiohttp
     from ulid import ULID
 
+    from kodmobi_async._bulk import Requests
     from kodmobi_async._cooldown import CooldownTracker, Reservation
     from kodmobi_async._models import Channel, SendResult, SessionChannel
 
@@ -161,6 +163,40 @@ class KodmobiClient:
         if self._hooks:
             return await self._observed(call, patience)
         return await self._run(call, self._send(call, patience) if patience > 0 else self._send_once(call, 0.0))
+
+    def send_many(self, requests: Requests, *, concurrency: int = 64, max_wait: float | None = None) -> SendMany:
+        """Send to many, a bounded number at a time, and return the outcomes as they finish.
+
+        ::
+
+            async with client.send_many(requests) as outcomes:
+                async for outcome in outcomes:
+                    print(outcome.request, outcome.error or "sent")
+
+        A request's failure is its outcome and ends nothing. What is wrong with the account (the key, the balance, a
+        closed client) ends the run with `BulkStoppedError`, after everything that was begun has been handed out. An
+        error of the input itself is raised at the same point, as it is.
+
+        Args:
+            requests: An iterable, or an asynchronous one, of `SendRequest` or ``(session_id, channel)``. It is read
+                only as fast as it is worked.
+            concurrency: How many are under way at most.
+            max_wait: Seconds that a request waits for its channel's cooldown, by default the client's. It waits aside:
+                meanwhile, others are sent.
+
+        Raises:
+            ConfigurationError: A setting cannot be used.
+        """
+        return SendMany(
+            requests,
+            lambda request: self.send(request.session_id, request.channel, max_wait=0.0),
+            remaining=lambda request: self.remaining(request.session_id, request.channel),
+            worth_waiting=lambda request, patience: self._worth_waiting(
+                canonical_session_id(request.session_id), patience
+            ),
+            concurrency=concurrency,
+            max_wait=self._max_wait if max_wait is None else max_wait,
+        )
 
     async def channels(self, session_id: ULID | str | None = None) -> tuple[SessionChannel, ...]:
         """Return the project's channels; with a session, each with its current ``timeout`` for it.

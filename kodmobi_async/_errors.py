@@ -11,6 +11,8 @@
     ├── TransportError                   provably nothing reached the service
     ├── OutcomeUnknownError              it may have been done: .safe_after
     ├── UnreadableResponseError          accepted, but the answer is not the documented shape
+    ├── SendInterruptedError             a run of many sends was ended before this one had
+    ├── BulkStoppedError                 something is wrong with the account: .done .error
     └── ResponseError                    .status .sys_message .message .retry_after
         ├── BadRequestError
         ├── AuthenticationError
@@ -130,6 +132,26 @@ class UnreadableResponseError(KodmobiError):
     """The service accepted the request, but its answer is not the documented shape. The code is on its way."""
 
     default_outcome = Outcome.ACCEPTED
+
+
+class SendInterruptedError(KodmobiError):
+    """A run of many sends was ended before this one had; ``outcome`` is ``UNKNOWN`` where it may have been sent."""
+
+
+class BulkStoppedError(KodmobiError):
+    """A run of many sends was stopped by what is wrong with the account or the client, and so with every request.
+
+    ``outcome`` is that of the error; the requests that were not read have none.
+
+    Attributes:
+        done: How many requests have an outcome: all that were read.
+        error: What is wrong.
+    """
+
+    def __init__(self, message: str, *, done: int, error: KodmobiError, outcome: Outcome | None = None) -> None:
+        super().__init__(message, outcome=error.outcome if outcome is None else outcome)
+        self.done = done
+        self.error = error
 
 
 class ResponseError(KodmobiError):

@@ -37,8 +37,12 @@ def _seconds(*, zero: bool = False) -> Callable[[Any, attrs.Attribute[Any], Any]
     return check
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
 def _positive_count(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not _is_count(value):
         raise ConfigurationError(f"{type(instance).__name__}.{attribute.name} takes a whole number, 1 or more")
 
 
@@ -62,6 +66,17 @@ def check_max_wait(value: float) -> float:
     """
     if not _is_number(value) or not value >= 0:
         raise ConfigurationError("max_wait takes a number of seconds, zero or more (math.inf: as long as it takes)")
+    return value
+
+
+def check_concurrency(value: int) -> int:
+    """Return ``value`` if it is a number of sends.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if not _is_count(value):
+        raise ConfigurationError("concurrency takes a whole number, 1 or more")
     return value
 
 

@@ -1,0 +1,344 @@
+"""Many sends, a bounded number of them at a time, over a ``send`` that somebody else brings.
+
+The invariant: **every request that was read from the input has exactly one outcome**, whatever fails, and nothing runs
+on once the iteration is over. The input is read only as fast as it is worked, so its length is no matter.
+
+A fixed number of workers each take a request, send it, and put its outcome where the consumer finds it. A request whose
+channel is in its cooldown does not keep a worker busy: where it is worth waiting for, it is put *aside*, in the order
+of the moments at which it may go, and the next one is taken meanwhile. So that memory stays flat, only so many are put
+aside; when there is no more room, the reading waits until the first of them has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+
+from kodmobi_async._errors import (
+    AuthenticationError,
+    BalanceError,
+    BulkStoppedError,
+    ClientClosedError,
+    ConfigurationError,
+    CooldownError,
+    InvalidRequestError,
+    KodmobiError,
+    Outcome,
+    SendInterruptedError,
+    WrongLoopError,
+)
+from kodmobi_async._models import SendOutcome, SendRequest
+from kodmobi_async._settings import check_concurrency, check_max_wait
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from types import TracebackType
+    from typing import Self
+
+    from ulid import ULID
+
+    from kodmobi_async._models import Channel, SendResult
+
+    Pair: TypeAlias = tuple[ULID | str, Channel | str]
+    Requests: TypeAlias = Iterable[SendRequest | Pair] | AsyncIterable[SendRequest | Pair]
+
+ROOM_ASIDE: Final = 10_000
+"""How many requests wait for their cooldowns at most, besides those under way."""
+
+# What is wrong with the account, or with the client, is wrong for every request.
+_OF_THE_ACCOUNT: Final = (AuthenticationError, BalanceError, ClientClosedError, WrongLoopError)
+_PAIR: Final = 2
+
+
+class _Item:
+    """A request under way, or set aside."""
+
+    __slots__ = ("gives_up_at", "request")
+
+    def __init__(self, request: SendRequest) -> None:
+        self.request = request
+        self.gives_up_at: float | None = None
+
+
+class SendMany(AsyncIterator[SendOutcome]):
+    """The outcomes of many sends, as they finish.
+
+    Leave the loop over it, and what is under way is cancelled. Use ``async with``, or call `aclose`, to know when that
+    is done and to find in `unread` what had become of it.
+
+    Args:
+        requests: What to send; each a `SendRequest` or a pair.
+        send: Sends one, without waiting for its cooldown.
+        remaining: Says how long a request's channel is still blocked, in seconds.
+        worth_waiting: Returns how much of a wait makes sense for a request; by default all of it.
+        concurrency: How many are under way at most.
+        max_wait: Seconds that a request waits for its cooldown.
+
+    Raises:
+        ConfigurationError: A setting cannot be used, or ``requests`` are nothing to iterate over.
+
+    Attributes:
+        done: How many outcomes were handed out.
+        unread: Once closed: the outcomes that were not.
+    """
+
+    def __init__(
+        self,
+        requests: Requests,
+        send: Callable[[SendRequest], Awaitable[SendResult]],
+        *,
+        remaining: Callable[[SendRequest], Awaitable[float]],
+        worth_waiting: Callable[[SendRequest, float], float] | None = None,
+        concurrency: int = 64,
+        max_wait: float = 0.0,
+    ) -> None:
+        self._source = _Source(requests)
+        self._send = send
+        self._remaining = remaining
+        self._worth_waiting = worth_waiting
+        self._concurrency = check_concurrency(concurrency)
+        self._max_wait = check_max_wait(max_wait)
+        self._aside: list[tuple[float, int, _Item]] = []
+        self._numbers = itertools.count()
+        self._finished: deque[SendOutcome] = deque()
+        self._news: asyncio.Future[None] | None = None
+        self._held_up: deque[asyncio.Future[None]] = deque()
+        self._sleepers: set[asyncio.Future[None]] = set()
+        self._working = 0
+        self._stopped = False
+        self._failure: Exception | None = None
+        self._outcomes = self._run()
+        self.done = 0
+        self.unread: tuple[SendOutcome, ...] = ()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SendOutcome:
+        """Return the next outcome.
+
+        Raises:
+            BulkStoppedError: Something is wrong with the account; all that was begun has been handed out before.
+        """
+        return await anext(self._outcomes)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def stop(self) -> None:
+        """Begin nothing more. What is under way comes to its end and is handed out; then the iteration is over."""
+        self._stopped = True
+        self._wake_sleepers()
+        for worker in self._held_up:
+            _wake(worker)
+
+    async def aclose(self) -> None:
+        """Cancel what is under way, and wait until nothing is."""
+        await self._outcomes.aclose()
+
+    async def _run(self) -> AsyncGenerator[SendOutcome]:
+        loop = asyncio.get_running_loop()
+        workers = [loop.create_task(self._work(loop)) for _ in range(self._concurrency)]
+        self._working = len(workers)
+        try:
+            while True:
+                while self._finished:
+                    if self._held_up:
+                        _wake(self._held_up.popleft())
+                    self.done += 1
+                    yield self._finished.popleft()
+                if not self._working:
+                    break
+                self._news = loop.create_future()
+                await self._news
+            while self._aside:  # stopped, they will not be sent any more
+                self.done += 1
+                yield _not_sent(heapq.heappop(self._aside)[2])
+        finally:
+            self._stopped = True
+            for worker in workers:
+                worker.cancel()
+            await asyncio.wait(workers)
+            self.unread = (*self._finished, *(_not_sent(item) for _, _, item in sorted(self._aside)))
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        failure = self._failure
+        if isinstance(failure, KodmobiError):
+            raise BulkStoppedError(f"stopped after {self.done} requests: {failure}", done=self.done, error=failure)
+        if failure is not None:
+            raise failure
+
+    # -- a worker --------------------------------------------------------------------------------------------------
+
+    async def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            while (item := await self._take(loop)) is not None:
+                outcome = await self._try(item, loop)
+                if outcome is None:
+                    await asyncio.sleep(0)  # however many are set aside in a row, others get their turn
+                    continue
+                self._finished.append(outcome)
+                self._tell_news()
+                if len(self._finished) > self._concurrency and not self._stopped:
+                    room = loop.create_future()
+                    self._held_up.append(room)
+                    await room
+        except Exception as failure:  # noqa: BLE001 the input's, or that of a ``send`` that is not ours
+            self._fail(failure)
+        finally:
+            self._working -= 1
+            self._tell_news()
+
+    async def _take(self, loop: asyncio.AbstractEventLoop) -> _Item | None:
+        """Return what is to be sent next; ``None`` when there is nothing more to do for a worker."""
+        while not self._stopped:
+            if self._aside and self._aside[0][0] <= loop.time():
+                return heapq.heappop(self._aside)[2]
+            if self._source.is_open and len(self._aside) < ROOM_ASIDE:
+                request = self._source.next() if self._source.lock is None else await self._source.anext()
+                if request is not _END:
+                    return _Item(_as_request(request))
+            elif self._aside:
+                await self._sleep_until(self._aside[0][0], loop)
+            else:
+                break
+        return None
+
+    async def _try(self, item: _Item, loop: asyncio.AbstractEventLoop) -> SendOutcome | None:
+        """Return what came of the item; ``None`` if it was set aside."""
+        request = item.request
+        try:
+            return SendOutcome(request, await self._send(_checked(request)))
+        except KodmobiError as error:
+            if isinstance(error, CooldownError) and self._set_aside(item, error, loop.time()):
+                return None
+            if isinstance(error, _OF_THE_ACCOUNT):
+                self._fail(error)
+            return SendOutcome(request, error=error)
+        except BaseException:
+            # cancelled, or a failure that is not ours: whether it went out shows in the state of its channel
+            left = await self._remaining(request)
+            self._finished.append(SendOutcome(request, error=_interrupted(left)))
+            raise
+
+    def _set_aside(self, item: _Item, refusal: CooldownError, now: float) -> bool:
+        """Set the item aside if its turn comes soon enough."""
+        if self._max_wait <= 0 or refusal.outcome is Outcome.ACCEPTED:
+            return False
+        if item.gives_up_at is None:
+            item.gives_up_at = now + self._max_wait
+        patience = item.gives_up_at - now
+        if self._worth_waiting is not None:
+            patience = self._worth_waiting(item.request, patience)
+        if refusal.retry_after > patience:
+            return False
+        turn = now + refusal.retry_after
+        if self._aside and turn < self._aside[0][0]:
+            self._wake_sleepers()
+        heapq.heappush(self._aside, (turn, next(self._numbers), item))
+        return True
+
+    async def _sleep_until(self, moment: float, loop: asyncio.AbstractEventLoop) -> None:
+        sleeper = loop.create_future()
+        self._sleepers.add(sleeper)
+        alarm = loop.call_at(moment, _wake, sleeper)
+        try:
+            await sleeper
+        finally:
+            alarm.cancel()
+            self._sleepers.discard(sleeper)
+
+    def _fail(self, failure: Exception) -> None:
+        self._failure = self._failure or failure
+        self.stop()
+
+    def _wake_sleepers(self) -> None:
+        for sleeper in self._sleepers:
+            _wake(sleeper)
+
+    def _tell_news(self) -> None:
+        if self._news is not None:
+            _wake(self._news)
+
+
+class _Source:
+    """The input, read by one worker at a time."""
+
+    def __init__(self, requests: object) -> None:
+        self.is_open = True
+        self.lock: asyncio.Lock | None = None
+        """Held while an asynchronous input is read; ``None`` for one that is not."""
+        if isinstance(requests, AsyncIterable):
+            self._later = aiter(cast("AsyncIterable[object]", requests))
+            self.lock = asyncio.Lock()
+        elif isinstance(requests, Iterable) and not isinstance(requests, (str, bytes)):
+            self._now = iter(cast("Iterable[object]", requests))
+        else:
+            raise ConfigurationError(f"requests takes an iterable of requests, not {type(requests).__name__}")
+
+    def next(self) -> object:
+        """Return the next of an iterable's requests, or ``_END``."""
+        try:
+            return next(self._now)
+        except BaseException as end:
+            self.is_open = False
+            if not isinstance(end, StopIteration):
+                raise
+        return _END
+
+    async def anext(self) -> object:
+        """Return the next of an asynchronous iterable's requests, or ``_END``."""
+        assert self.lock is not None  # noqa: S101 asked only then
+        async with self.lock:
+            if not self.is_open:  # by whoever held the lock before
+                return _END
+            try:
+                return await anext(self._later)
+            except BaseException as end:
+                self.is_open = False
+                if not isinstance(end, StopAsyncIteration):
+                    raise
+        return _END
+
+
+_END: Final = object()
+
+
+def _as_request(given: object) -> SendRequest:
+    """Return a pair as a request, and everything else as it is: an outcome names what was given."""
+    if isinstance(given, (tuple, list)) and len(cast("tuple[Any, ...]", given)) == _PAIR:
+        return SendRequest(*cast("Pair", given))
+    return cast("SendRequest", given)
+
+
+def _checked(request: object) -> SendRequest:
+    if isinstance(request, SendRequest):
+        return request
+    raise InvalidRequestError(f"expected a SendRequest or a pair, got {type(request).__name__}")
+
+
+def _interrupted(blocked_for: float) -> SendInterruptedError:
+    if blocked_for > 0:
+        return SendInterruptedError(
+            "the run was ended while the request was under way: it may have been sent", outcome=Outcome.UNKNOWN
+        )
+    return SendInterruptedError("the run was ended before the request was sent")
+
+
+def _not_sent(item: _Item) -> SendOutcome:
+    return SendOutcome(item.request, error=_interrupted(0.0))
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
