@@ -80,10 +80,6 @@ class SendMany(AsyncIterator[SendOutcome]):
 
     Raises:
         ConfigurationError: A setting cannot be used, or ``requests`` are nothing to iterate over.
-
-    Attributes:
-        done: How many outcomes were handed out.
-        unread: Once closed: the outcomes that were not.
     """
 
     def __init__(
@@ -96,24 +92,25 @@ class SendMany(AsyncIterator[SendOutcome]):
         concurrency: int = 64,
         max_wait: float = 0.0,
     ) -> None:
-        self._source = _Source(requests)
-        self._send = send
-        self._remaining = remaining
-        self._worth_waiting = worth_waiting
-        self._concurrency = check_concurrency(concurrency)
-        self._max_wait = check_max_wait(max_wait)
-        self._aside: list[tuple[float, int, _Item]] = []
-        self._numbers = itertools.count()
-        self._finished: deque[SendOutcome] = deque()
-        self._news: asyncio.Future[None] | None = None
-        self._held_up: deque[asyncio.Future[None]] = deque()
-        self._sleepers: set[asyncio.Future[None]] = set()
-        self._working = 0
-        self._stopped = False
-        self._failure: Exception | None = None
-        self._outcomes = self._run()
-        self.done = 0
-        self.unread: tuple[SendOutcome, ...] = ()
+        self._run = _Run(
+            requests,
+            send,
+            remaining=remaining,
+            worth_waiting=worth_waiting,
+            concurrency=check_concurrency(concurrency),
+            max_wait=check_max_wait(max_wait),
+        )
+        self._outcomes = self._run.outcomes()
+
+    @property
+    def done(self) -> int:
+        """How many outcomes were handed out."""
+        return self._run.done
+
+    @property
+    def unread(self) -> tuple[SendOutcome, ...]:
+        """Once closed: the outcomes that were not handed out."""
+        return self._run.unread
 
     def __aiter__(self) -> Self:
         return self
@@ -136,17 +133,57 @@ class SendMany(AsyncIterator[SendOutcome]):
 
     def stop(self) -> None:
         """Begin nothing more. What is under way comes to its end and is handed out; then the iteration is over."""
-        self._stopped = True
-        self._wake_sleepers()
-        for worker in self._held_up:
-            _wake(worker)
+        self._run.stop()
 
     async def aclose(self) -> None:
         """Cancel what is under way, and wait until nothing is."""
         await self._outcomes.aclose()
 
-    async def _run(self) -> AsyncGenerator[SendOutcome]:
+
+class _Run:
+    """The workers, and what passes between them and the consumer.
+
+    It knows nothing of the `SendMany` that began it: so that one goes when nobody holds it any more, its generator is
+    closed by the loop then, and the workers end with that.
+    """
+
+    def __init__(
+        self,
+        requests: Requests,
+        send: Callable[[SendRequest], Awaitable[SendResult]],
+        *,
+        remaining: Callable[[SendRequest], Awaitable[float]],
+        worth_waiting: Callable[[SendRequest, float], float] | None,
+        concurrency: int,
+        max_wait: float,
+    ) -> None:
+        self._source = _Source(requests)
+        self._send = send
+        self._remaining = remaining
+        self._worth_waiting = worth_waiting
+        self._concurrency = concurrency
+        self._max_wait = max_wait
+        self._aside: list[tuple[float, int, _Item]] = []
+        self._numbers = itertools.count()
+        self._finished: deque[SendOutcome] = deque()
+        self._news: asyncio.Future[None]  # what the consumer waits for, once there is one
+        self._held_up: deque[asyncio.Future[None]] = deque()
+        self._sleepers: set[asyncio.Future[None]] = set()
+        self._working = 0
+        self._stopped = False
+        self._failure: Exception | None = None
+        self.done = 0
+        self.unread: tuple[SendOutcome, ...] = ()
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._wake_sleepers()
+        for worker in self._held_up:
+            _wake(worker)
+
+    async def outcomes(self) -> AsyncGenerator[SendOutcome]:
         loop = asyncio.get_running_loop()
+        self._news = loop.create_future()
         workers = [loop.create_task(self._work(loop)) for _ in range(self._concurrency)]
         self._working = len(workers)
         try:
@@ -158,8 +195,8 @@ class SendMany(AsyncIterator[SendOutcome]):
                     yield self._finished.popleft()
                 if not self._working:
                     break
-                self._news = loop.create_future()
                 await self._news
+                self._news = loop.create_future()
             while self._aside:  # stopped, they will not be sent any more
                 self.done += 1
                 yield _not_sent(heapq.heappop(self._aside)[2])
@@ -267,8 +304,7 @@ class SendMany(AsyncIterator[SendOutcome]):
             _wake(sleeper)
 
     def _tell_news(self) -> None:
-        if self._news is not None:
-            _wake(self._news)
+        _wake(self._news)
 
 
 class _Source:

@@ -78,8 +78,20 @@ async def test_the_example_of_a_service_tells_the_user_the_truth(
 ) -> None:
     if fault is not None:
         emulator.script(fault)
-    resend: Callable[..., Any] = loaded(block_with("async def resend"))["resend"]
+    resend: Callable[..., Any] = loaded(block_with("async def resend("))["resend"]
     assert await resend(client, session) == words
+
+
+async def test_the_example_of_many_sends_names_what_became_of_each(
+    emulator: Emulator, client: KodmobiClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sessions = [emulator.add_session() for _ in range(3)]
+    resend_to_all: Callable[..., Any] = loaded(block_with("resend_to_all"))["resend_to_all"]
+    emulator.expire_session(sessions[2])
+    await resend_to_all(client, sessions)
+    lines = sorted(capsys.readouterr().out.splitlines())
+    assert [line.partition(" ")[0] for line in lines] == sorted(sessions)
+    assert sum(line.endswith(" sent") for line in lines) == 2 == len(emulator.ledger)
 
 
 def test_the_example_of_a_test_passes_as_it_stands() -> None:

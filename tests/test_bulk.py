@@ -1,0 +1,523 @@
+"""Many sends: every request that was read has one outcome, and no channel two codes in a window."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ulid import ULID
+
+from kodmobi_async import (
+    AuthenticationError,
+    BulkStoppedError,
+    ClientClosedError,
+    ConfigurationError,
+    CooldownError,
+    InvalidRequestError,
+    KodmobiClient,
+    MemoryCooldownTracker,
+    Outcome,
+    RetryPolicy,
+    SendInterruptedError,
+    SendMany,
+    SendOutcome,
+    SendRequest,
+    SendResult,
+    SessionChannel,
+)
+from kodmobi_async._bulk import ROOM_ASIDE
+from kodmobi_async.emulator import Emulator, Fault
+from kodmobi_async.testing import VirtualClockLoop
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+
+WINDOW: Final = 60.0
+CHANNEL: Final = SessionChannel("SMS", "sms", is_active=True, timeout=60.0, image_url="", link="")
+
+
+async def outcomes_of(sends: SendMany) -> list[SendOutcome]:
+    return [outcome async for outcome in sends]
+
+
+async def collect(sends: SendMany, outcomes: list[SendOutcome]) -> None:
+    async for outcome in sends:
+        outcomes.append(outcome)  # noqa: PERF401 what came before an error is wanted
+
+
+def endless(emulator: Emulator, taken: list[str] | None = None) -> Iterator[tuple[str, str]]:
+    while True:
+        session = emulator.add_session()
+        if taken is not None:
+            taken.append(session)
+        yield session, "sms"
+
+
+@pytest.fixture
+async def sessions(emulator: Emulator) -> list[str]:
+    return [emulator.add_session() for _ in range(200)]
+
+
+# -- the plain case ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 64, 1000])
+async def test_every_request_has_its_outcome(
+    emulator: Emulator, client: KodmobiClient, sessions: list[str], concurrency: int
+) -> None:
+    sends = client.send_many([(session, "sms") for session in sessions], concurrency=concurrency)
+    outcomes = await outcomes_of(sends)
+    assert {outcome.request.session_id for outcome in outcomes} == set(sessions)
+    assert all(outcome.result is not None and outcome.error is None for outcome in outcomes)
+    assert sends.done == len(outcomes) == len(emulator.ledger) == 200
+    assert sends.unread == ()
+
+
+async def test_requests_may_come_as_objects_pairs_and_asynchronously(
+    emulator: Emulator, client: KodmobiClient, sessions: list[str]
+) -> None:
+    given = [SendRequest(sessions[0], "sms"), (ULID.from_str(sessions[1]), "sms"), [sessions[2], "sms"]]
+
+    async def later() -> AsyncIterator[Any]:
+        for request in given:
+            await asyncio.sleep(1)
+            yield request
+
+    outcomes = await outcomes_of(client.send_many(later()))
+    assert [outcome.request for outcome in outcomes] == [
+        given[0],
+        SendRequest(ULID.from_str(sessions[1]), "sms"),
+        SendRequest(sessions[2], "sms"),
+    ]
+    assert outcomes[0].request is given[0]
+    assert len(emulator.ledger) == 3
+
+
+async def test_of_nothing_comes_nothing(client: KodmobiClient) -> None:
+    assert await outcomes_of(client.send_many([])) == []
+
+
+async def test_no_more_are_under_way_than_was_said(emulator: Emulator, client: KodmobiClient) -> None:
+    emulator.script(Fault.delay(1.0), times=20)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    outcomes = await outcomes_of(client.send_many(itertools.islice(endless(emulator), 20), concurrency=5))
+    assert len(outcomes) == 20
+    assert loop.time() - began == pytest.approx(4.0, abs=0.2)
+    assert emulator.connections == 5
+
+
+async def test_the_input_is_read_only_as_fast_as_it_is_worked(emulator: Emulator, client: KodmobiClient) -> None:
+    taken: list[str] = []
+    async with client.send_many(endless(emulator, taken), concurrency=4) as sends:
+        for read in range(1, 100):
+            await anext(sends)
+            await asyncio.sleep(1)  # a consumer that takes its time
+            assert len(taken) <= read + 3 * 4
+
+
+@pytest.mark.parametrize("bad", ["x", 7, None, ("a",), ("a", "b", "c"), ("not a ulid", "sms"), (ULID(), "no channel")])
+async def test_what_is_no_request_is_an_outcome_like_any_other(
+    emulator: Emulator, client: KodmobiClient, sessions: list[str], bad: Any
+) -> None:
+    outcomes = await outcomes_of(client.send_many([(sessions[0], "sms"), bad, (sessions[1], "sms")], concurrency=1))
+    assert [type(outcome.error) for outcome in outcomes] == [type(None), InvalidRequestError, type(None)]
+    assert outcomes[1].request in (bad, SendRequest(*bad) if isinstance(bad, tuple) and len(bad) == 2 else bad)
+    assert len(emulator.ledger) == 2
+
+
+@pytest.mark.parametrize(
+    ("requests", "more"),
+    [
+        ("abc", {}),
+        (b"abc", {}),
+        (7, {}),
+        ([], {"concurrency": 0}),
+        ([], {"concurrency": True}),
+        ([], {"concurrency": 2.5}),
+        ([], {"max_wait": -1}),
+    ],
+)
+async def test_what_cannot_be_worked_is_refused_where_it_is_written(
+    client: KodmobiClient, requests: Any, more: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigurationError):
+        client.send_many(requests, **more)
+
+
+async def test_a_failure_is_the_outcome_of_its_request_alone(
+    emulator: Emulator, client: KodmobiClient, sessions: list[str]
+) -> None:
+    emulator.script(Fault.refuse("ERROR_PHONE_BLOCKED"))
+    outcomes = await outcomes_of(client.send_many([(session, "sms") for session in sessions], concurrency=8))
+    assert sum(outcome.error is not None for outcome in outcomes) == 1
+    assert len(emulator.ledger) == 199
+
+
+# -- cooldowns ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_repeat_without_time_to_wait_is_refused(
+    emulator: Emulator, client: KodmobiClient, sessions: list[str]
+) -> None:
+    outcomes = await outcomes_of(client.send_many([(sessions[0], "sms")] * 3))
+    assert sorted(type(outcome.error).__name__ for outcome in outcomes) == ["CooldownError"] * 2 + ["NoneType"]
+    assert len(emulator.ledger) == 1
+
+
+async def test_repeats_wait_aside_and_hold_up_nobody(emulator: Emulator, client: KodmobiClient) -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    first = emulator.add_session()
+    others = list(itertools.islice(endless(emulator), 50))
+    when: dict[float, int] = Counter()
+    sends = client.send_many([*[(first, "sms")] * 3, *others], concurrency=2, max_wait=130.0)
+    async for outcome in sends:
+        assert outcome.error is None
+        when[round(loop.time() - began)] += 1
+    assert when == {0: 51, 60: 1, 120: 1}
+
+
+async def test_the_clients_own_max_wait_counts_where_none_is_given(emulator: Emulator) -> None:
+    async with KodmobiClient(emulator.api_key, base_url=emulator.base_url, max_wait=70.0) as client:
+        session = emulator.add_session()
+        outcomes = await outcomes_of(client.send_many([(session, "sms")] * 2))
+    assert [outcome.error for outcome in outcomes] == [None, None]
+
+
+async def test_a_wait_is_not_begun_that_would_end_too_late(emulator: Emulator, client: KodmobiClient) -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    session = emulator.add_session()
+    outcomes = await outcomes_of(client.send_many([(session, "sms")] * 4, max_wait=70.0, concurrency=1))
+    waited = [outcome.error for outcome in outcomes]
+    assert [type(error) for error in waited].count(CooldownError) == 2
+    assert loop.time() - began == pytest.approx(WINDOW, abs=1.0)
+    assert len(emulator.ledger) == 2
+
+
+async def test_a_wait_is_not_begun_that_ends_after_the_session(emulator: Emulator) -> None:
+    async with (
+        Emulator(session_lifetime=50.0) as short,
+        KodmobiClient(short.api_key, base_url=short.base_url) as client,
+    ):
+        session = short.add_session()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        outcomes = await outcomes_of(client.send_many([(session, "sms")] * 2, max_wait=1000.0, concurrency=1))
+        assert isinstance(outcomes[1].error, CooldownError)
+        assert loop.time() - began < 1.0
+
+
+async def test_an_earlier_turn_is_taken_first(emulator: Emulator, client: KodmobiClient) -> None:
+    """The one whose turn is sooner comes aside while everybody sleeps until a later one."""
+    slow, quick = emulator.add_session(), emulator.add_session()
+    emulator.script(Fault.refuse("ERROR_MESSAGE_ATTEMPT", retry_after=50))
+    emulator.script(Fault.delay(2.0))
+
+    async def requests() -> AsyncIterator[tuple[str, str]]:
+        yield slow, "sms"
+        await asyncio.sleep(1)
+        emulator.clear_faults()
+        emulator.script(Fault.refuse("ERROR_MESSAGE_ATTEMPT", retry_after=5))
+        yield quick, "sms"
+
+    order = [outcome.request.session_id async for outcome in client.send_many(requests(), concurrency=3, max_wait=60.0)]
+    assert order == [quick, slow]
+
+
+async def test_only_so_many_wait_aside_and_then_the_reading_waits(emulator: Emulator, client: KodmobiClient) -> None:
+    session = emulator.add_session()
+    taken: list[int] = []
+
+    def requests() -> Iterator[tuple[str, str]]:
+        for number in range(ROOM_ASIDE + 500):
+            taken.append(number)
+            yield session, "sms"
+
+    async with client.send_many(requests(), concurrency=8, max_wait=10**9) as sends:
+        await anext(sends)
+        await asyncio.sleep(1)
+        assert ROOM_ASIDE <= len(taken) <= ROOM_ASIDE + 8
+        await anext(sends)
+        assert len(emulator.ledger) == 2
+
+
+# -- what ends a run ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", ["ERROR_ACCESS_DENIED", "ERROR_WRONG_BALANCE"])
+async def test_an_error_of_the_account_stops_the_run_and_says_how_far_it_came(
+    emulator: Emulator, client: KodmobiClient, code: str
+) -> None:
+    taken: list[str] = []
+    for _ in range(20):
+        emulator.script(Fault.delay(0.0))
+    emulator.script(Fault.refuse(code), times=1000)
+    outcomes: list[SendOutcome] = []
+    sends = client.send_many(endless(emulator, taken), concurrency=4)
+    with pytest.raises(BulkStoppedError, match=r"stopped after \d+ requests") as caught:
+        await collect(sends, outcomes)
+    assert caught.value.done == sends.done == len(outcomes) == len(taken)
+    assert len(taken) <= 20 + 3 * 4
+    assert sum(outcome.error is None for outcome in outcomes) == 20 == len(emulator.ledger)
+    assert type(caught.value.error) is type(outcomes[-1].error)
+    assert caught.value.outcome is Outcome.REFUSED
+
+
+async def test_a_closed_client_stops_the_run(emulator: Emulator, client: KodmobiClient) -> None:
+    outcomes: list[SendOutcome] = []
+    asyncio.get_running_loop().call_later(1, lambda: closing.append(asyncio.ensure_future(client.aclose())))
+    closing: list[asyncio.Future[None]] = []
+    emulator.script(Fault.delay(2.0), times=64)
+    with pytest.raises(BulkStoppedError) as caught:
+        await collect(client.send_many(endless(emulator)), outcomes)
+    await closing[0]
+    assert isinstance(caught.value.error, ClientClosedError)
+    assert sum(outcome.error is None for outcome in outcomes) == len(emulator.ledger) == 64
+
+
+async def test_an_account_error_with_requests_aside_gives_each_its_outcome(
+    emulator: Emulator, client: KodmobiClient
+) -> None:
+    session = emulator.add_session()
+    requests = [*[(session, "sms")] * 5, (emulator.add_session(), "sms")]
+    emulator.script(Fault.delay(0.0))
+    emulator.script(Fault.refuse("ERROR_ACCESS_DENIED"))
+    outcomes: list[SendOutcome] = []
+    with pytest.raises(BulkStoppedError) as caught:
+        await collect(client.send_many(requests, concurrency=1, max_wait=1000.0), outcomes)
+    names = Counter(type(outcome.error).__name__ for outcome in outcomes)
+    assert names == {"NoneType": 1, "AuthenticationError": 1, "SendInterruptedError": 4}
+    assert caught.value.done == 6
+    assert isinstance(caught.value.error, AuthenticationError)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_an_error_of_the_input_comes_after_all_that_was_begun(
+    emulator: Emulator, client: KodmobiClient, *, asynchronous: bool
+) -> None:
+    def broken() -> Iterator[tuple[str, str]]:
+        yield from itertools.islice(endless(emulator), 10)
+        raise OSError("the disk is gone")
+
+    async def broken_later() -> AsyncIterator[tuple[str, str]]:
+        for request in broken():
+            yield request
+
+    outcomes: list[SendOutcome] = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        await collect(client.send_many(broken_later() if asynchronous else broken()), outcomes)
+    assert len(outcomes) == len(emulator.ledger) == 10
+    assert all(outcome.error is None for outcome in outcomes)
+
+
+async def test_a_run_may_be_stopped_with_grace(emulator: Emulator, client: KodmobiClient) -> None:
+    taken: list[str] = []
+    sends = client.send_many(endless(emulator, taken), concurrency=4)
+    async for _ in sends:
+        if sends.done == 10:
+            sends.stop()
+    assert sends.done == len(taken) == len(emulator.ledger)
+    assert sends.done < 10 + 3 * 4
+    assert sends.unread == ()
+
+
+async def test_a_run_that_is_stopped_is_over_for_workers_who_wait_for_the_consumer(
+    emulator: Emulator, client: KodmobiClient
+) -> None:
+    taken: list[str] = []
+    sends = client.send_many(endless(emulator, taken), concurrency=4)
+    await anext(sends)
+    await asyncio.sleep(5)
+    sends.stop()
+    assert len(await outcomes_of(sends)) + 1 == len(taken) == len(emulator.ledger)
+
+
+async def test_any_send_may_be_worked_so(sessions: list[str]) -> None:
+    """The fan-out knows no client."""
+    refused = {sessions[3]}
+
+    async def send(request: SendRequest) -> SendResult:
+        await asyncio.sleep(1)
+        if request.session_id in refused:
+            refused.clear()
+            raise CooldownError("x", retry_after=5.0, session_id=str(request.session_id), channel="sms")
+        return SendResult(ULID.from_str(str(request.session_id)), None, CHANNEL)
+
+    async def remaining(_: SendRequest) -> float:
+        return 0.0
+
+    sends = SendMany([(session, "sms") for session in sessions], send, remaining=remaining, max_wait=10.0)
+    outcomes = await outcomes_of(sends)
+    assert len(outcomes) == 200
+    assert outcomes[-1].request.session_id == sessions[3]
+    assert all(outcome.error is None for outcome in outcomes)
+
+
+async def test_a_run_that_is_stopped_wakes_those_who_sleep_until_their_turn(
+    emulator: Emulator, client: KodmobiClient
+) -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    session = emulator.add_session()
+    sends = client.send_many([(session, "sms")] * 3, max_wait=1000.0)
+    outcomes = [await anext(sends)]
+    loop.call_later(5, sends.stop)
+    outcomes += await outcomes_of(sends)
+    assert loop.time() - began == pytest.approx(5.0, abs=0.5)
+    assert [type(outcome.error).__name__ for outcome in outcomes] == ["NoneType", *["SendInterruptedError"] * 2]
+
+
+async def test_leaving_the_loop_ends_everything_and_tells_what_was_under_way(
+    emulator: Emulator, client: KodmobiClient
+) -> None:
+    emulator.script(Fault.delay(0.0))
+    emulator.script(Fault.silence(), times=3)
+    emulator.script(Fault.delay(0.0), times=1)
+    before = asyncio.all_tasks()
+    async with client.send_many(endless(emulator), concurrency=4) as sends:
+        async for _ in sends:
+            await asyncio.sleep(5)
+            break
+    assert {task for task in asyncio.all_tasks() if "Emulator" not in repr(task)} <= before
+    delivered = {code.session_id for code in emulator.ledger}
+    for outcome in sends.unread:
+        assert (outcome.error is None) <= (outcome.request.session_id in delivered)
+        if outcome.error is not None:
+            assert isinstance(outcome.error, SendInterruptedError)
+            assert outcome.error.outcome is Outcome.UNKNOWN
+            assert await client.remaining(outcome.request.session_id, "sms") > 0
+    assert sum(outcome.error is not None for outcome in sends.unread) >= 3
+    assert sends.done + len(sends.unread) >= len(delivered)
+    posts = emulator.requests["send"]
+    await asyncio.sleep(120)
+    assert emulator.requests["send"] == posts
+
+
+async def test_what_was_set_aside_is_told_too_when_the_loop_is_left(emulator: Emulator, client: KodmobiClient) -> None:
+    session = emulator.add_session()
+    async with client.send_many([(session, "sms")] * 3, max_wait=100.0) as sends:
+        await anext(sends)
+    assert [outcome.error.outcome for outcome in sends.unread if outcome.error] == [Outcome.NOT_SENT] * 2
+
+
+async def test_a_loop_that_is_left_without_a_word_leaves_nothing_running(
+    emulator: Emulator, client: KodmobiClient
+) -> None:
+    async for _ in client.send_many(endless(emulator)):
+        break
+    gc.collect()
+    await asyncio.sleep(1)
+    posts = emulator.requests["send"]
+    await asyncio.sleep(1)
+    assert emulator.requests["send"] == posts
+    assert not [task for task in asyncio.all_tasks() if "_work" in repr(task)]
+
+
+async def test_cancelling_the_consumer_ends_everything(emulator: Emulator, client: KodmobiClient) -> None:
+    emulator.script(Fault.silence(), times=1000)
+    sends = client.send_many(endless(emulator), concurrency=4)
+    consumer = asyncio.create_task(outcomes_of(sends))
+    await asyncio.sleep(1)
+    consumer.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await consumer
+    assert len(sends.unread) == 4
+    assert len(emulator.ledger) == 4
+    assert all(outcome.error is not None and outcome.error.outcome is Outcome.UNKNOWN for outcome in sends.unread)
+    assert not [task for task in asyncio.all_tasks() if "_work" in repr(task)]
+
+
+async def test_a_run_that_was_never_begun_can_be_closed(emulator: Emulator, client: KodmobiClient) -> None:
+    taken: list[str] = []
+    sends = client.send_many(endless(emulator, taken))
+    await sends.aclose()
+    assert await outcomes_of(sends) == []
+    assert taken == []
+
+
+async def test_a_failure_that_is_none_of_ours_ends_the_run_but_loses_no_outcome(
+    emulator: Emulator,
+) -> None:
+    class Broken(MemoryCooldownTracker):
+        async def start(self, reservation: Any, window: float) -> None:
+            await super().start(reservation, window)
+            raise RuntimeError("a tracker of the user's own")
+
+    async with KodmobiClient(emulator.api_key, base_url=emulator.base_url, cooldowns=Broken()) as client:
+        outcomes: list[SendOutcome] = []
+        with pytest.raises(RuntimeError, match="of the user's own"):
+            await collect(client.send_many(endless(emulator), concurrency=3), outcomes)
+    assert len(outcomes) == len(emulator.ledger) == 3
+    assert all(outcome.error is not None and outcome.error.outcome is Outcome.UNKNOWN for outcome in outcomes)
+
+
+# -- any input ---------------------------------------------------------------------------------------------------------
+
+FAULTS: Final[tuple[Callable[[], Fault], ...]] = (
+    lambda: Fault.delay(0.0),
+    lambda: Fault.delay(3.0),
+    lambda: Fault.refuse("ERROR_PHONE_BLOCKED"),
+    lambda: Fault.refuse("ERROR_MESSAGE_ATTEMPT", retry_after=7),
+    lambda: Fault.answer(503),
+    lambda: Fault.answer(500, process=True),
+    lambda: Fault.answer(500),
+    lambda: Fault.close("before_reading"),
+    lambda: Fault.close("after_reading", process=True),
+    lambda: Fault.close("mid_answer", reset=True),
+    Fault.malformed,
+    Fault.silence,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    keys=st.lists(st.integers(0, 6), max_size=40),
+    faults=st.lists(st.integers(0, len(FAULTS) - 1), max_size=40),
+    concurrency=st.integers(1, 9),
+    max_wait=st.sampled_from([0.0, 30.0, 200.0]),
+    repeat=st.booleans(),
+)
+def test_whatever_comes_every_row_has_one_outcome_and_no_channel_two_codes_in_a_window(
+    *, keys: list[int], faults: list[int], concurrency: int, max_wait: float, repeat: bool
+) -> None:
+    async def run() -> None:
+        async with (
+            Emulator(session_lifetime=10_000.0) as emulator,
+            KodmobiClient(
+                emulator.api_key, base_url=emulator.base_url, retry=RetryPolicy(repeat_unknown=repeat)
+            ) as client,
+        ):
+            sessions = [emulator.add_session() for _ in range(7)]
+            for fault in faults:
+                emulator.script(FAULTS[fault]())
+            requests = [SendRequest(sessions[key], "sms") for key in keys]
+            outcomes = await outcomes_of(client.send_many(requests, concurrency=concurrency, max_wait=max_wait))
+            assert Counter(map(id, requests)) == Counter(id(outcome.request) for outcome in outcomes)
+            check(emulator, outcomes)
+
+    with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
+        runner.run(run())
+
+
+def check(emulator: Emulator, outcomes: Iterable[SendOutcome]) -> None:
+    for session in {str(outcome.request.session_id) for outcome in outcomes}:
+        moments = [code.at for code in emulator.delivered(session)]
+        assert all(later - sooner >= WINDOW for sooner, later in itertools.pairwise(moments))
+        ends = [
+            Outcome.ACCEPTED
+            if isinstance(outcome.result, SendResult) or outcome.error is None
+            else outcome.error.outcome
+            for outcome in outcomes
+            if outcome.request.session_id == session
+        ]
+        assert (
+            ends.count(Outcome.ACCEPTED) <= len(moments) <= ends.count(Outcome.ACCEPTED) + ends.count(Outcome.UNKNOWN)
+        )
