@@ -75,6 +75,13 @@ async def test_a_waiter_whose_bound_falls_on_the_windows_end_is_granted(tracker:
     await tracker.release(held)
 
 
+async def test_a_start_after_the_release_still_blocks_the_slot(tracker: MemoryCooldownTracker) -> None:
+    held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+    await tracker.release(held)
+    await tracker.start(held, 60.0)
+    assert await tracker.remaining(SESSION, "sms") == 60.0
+
+
 async def test_all_waiters_of_a_slot_may_go_away(tracker: MemoryCooldownTracker) -> None:
     held = await tracker.acquire(SESSION, "sms", lease=LEASE)
     waiting = [asyncio.create_task(tracker.acquire(SESSION, "sms", lease=LEASE, max_wait=math.inf)) for _ in range(10)]
