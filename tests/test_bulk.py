@@ -465,7 +465,6 @@ FAULTS: Final[tuple[Callable[[], Fault], ...]] = (
     lambda: Fault.delay(0.0),
     lambda: Fault.delay(3.0),
     lambda: Fault.refuse("ERROR_PHONE_BLOCKED"),
-    lambda: Fault.refuse("ERROR_MESSAGE_ATTEMPT", retry_after=7),
     lambda: Fault.answer(503),
     lambda: Fault.answer(500, process=True),
     lambda: Fault.answer(500),

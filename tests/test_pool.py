@@ -49,11 +49,11 @@ async def test_a_connection_that_was_idle_for_too_long_is_not_used_again(emulato
 @pytest.mark.parametrize("lie", [answer(SESSIONS[0]), b"\x00"])
 async def test_what_a_service_says_unasked_is_not_taken_for_the_next_answer(lie: bytes) -> None:
     asked: list[str] = []
-    connections: set[int] = set()
+    connections: list[asyncio.StreamWriter] = []
     lied = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connections.add(id(writer))
+        connections.append(writer)
         while head := await reader.readline():
             while (line := await reader.readline()) != b"\r\n":
                 head = line if line.lower().startswith(b"content-length") else head
