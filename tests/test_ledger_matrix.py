@@ -12,7 +12,7 @@ import itertools
 import os
 import random
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 import pytest
@@ -43,20 +43,21 @@ TOO_SOON: Final = {"success": False, "sys_message": "ERROR_MESSAGE_ATTEMPT", "er
 # -- the faults -------------------------------------------------------------------------------------------------------
 # Not among them: a 2xx for what was not done, and a 4xx or 503 for what was. There the service itself tells a lie.
 
+CLOSES: Final[list[tuple[Literal["before_reading", "after_reading", "mid_headers", "mid_answer"], bool]]] = [
+    ("before_reading", False),
+    ("after_reading", False),
+    ("after_reading", True),
+    ("mid_headers", False),
+    ("mid_headers", True),
+    ("mid_answer", True),
+]
 FAULTS: Final[dict[str, Fault]] = {
     **{
         f"{'reset' if reset else 'closed'} {when}{', processed' if process else ''}": Fault.close(
             when, reset=reset, process=process
         )
         for reset in (False, True)
-        for when, process in (
-            ("before_reading", False),
-            ("after_reading", False),
-            ("after_reading", True),
-            ("mid_headers", False),
-            ("mid_headers", True),
-            ("mid_answer", True),
-        )
+        for when, process in CLOSES
     },
     # (half of the envelope of a 500)
     "closed mid_answer": Fault.close("mid_answer", process=False),
