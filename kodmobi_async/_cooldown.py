@@ -206,9 +206,10 @@ class _Waiter:
 class _Line:
     """The callers that wait for one slot, first come first, and the timer that looks after them."""
 
-    __slots__ = ("timer", "waiters")
+    __slots__ = ("key", "timer", "waiters")
 
-    def __init__(self) -> None:
+    def __init__(self, key: str) -> None:
+        self.key = key
         self.waiters: OrderedDict[_Waiter, None] = OrderedDict()
         self.timer: asyncio.TimerHandle | None = None
 
@@ -313,12 +314,12 @@ class MemoryCooldownTracker:
         self, key: str, session_id: str, channel: str, *, now: float, lease: float, max_wait: float
     ) -> Reservation:
         loop = asyncio.get_running_loop()
-        line = self._lines.setdefault(key, _Line())
+        line = self._lines.setdefault(key, _Line(key))
         waiter = _Waiter(session_id, channel, lease=lease, deadline=now + max_wait, granted=loop.create_future())
         line.waiters[waiter] = None
         if line.timer is None:
-            self._set_timer(key, line, now + self._left(key, now))
-        alarm = None if max_wait == math.inf else loop.call_at(self._when(waiter.deadline), self._ring, key, waiter)
+            self._set_timer(line, now + self._left(key, now))
+        alarm = None if max_wait == math.inf else loop.call_at(self._when(waiter.deadline), self._ring, line, waiter)
         try:
             reservation = await waiter.granted
         except asyncio.CancelledError:
@@ -330,7 +331,7 @@ class MemoryCooldownTracker:
                 alarm.cancel()
             line.waiters.pop(waiter, None)
             if not line.waiters:
-                self._dissolve(key, line)
+                self._dissolve(line)
         if reservation is None:
             raise _too_soon(session_id, channel, self._estimate(key, self._clock.now()))
         return reservation
@@ -345,9 +346,9 @@ class MemoryCooldownTracker:
             if not waiter.granted.done():  # done: cancelled a moment ago
                 waiter.granted.set_result(self._reserve(key, waiter.session_id, waiter.channel, now + waiter.lease))
         if line.waiters:
-            self._set_timer(key, line, now + self._left(key, now))
+            self._set_timer(line, now + self._left(key, now))
         else:
-            self._dissolve(key, line)
+            self._dissolve(line)
 
     def _turn_away(self, line: _Line, block_ends: float) -> None:
         """End the waits that a new block has made hopeless."""
@@ -355,28 +356,29 @@ class MemoryCooldownTracker:
             if waiter.deadline < block_ends and not waiter.granted.done():
                 waiter.granted.set_result(None)
 
-    def _set_timer(self, key: str, line: _Line, moment: float) -> None:
+    def _set_timer(self, line: _Line, moment: float) -> None:
         if line.timer is not None:
             line.timer.cancel()
-        line.timer = asyncio.get_running_loop().call_at(self._when(moment), self._tick, key)
+        # the line, not the key: in its debug mode, asyncio logs what it calls, and the key names a session
+        line.timer = asyncio.get_running_loop().call_at(self._when(moment), self._tick, line)
 
-    def _tick(self, key: str) -> None:
-        self._lines[key].timer = None
-        self._advance(key, self._clock.now())
+    def _tick(self, line: _Line) -> None:
+        line.timer = None
+        self._advance(line.key, self._clock.now())
 
-    def _ring(self, key: str, waiter: _Waiter) -> None:
+    def _ring(self, line: _Line, waiter: _Waiter) -> None:
         """End a wait at its bound, unless the slot came free in this very moment."""
         now = self._clock.now()
-        if self._left(key, now) <= 0:
-            self._advance(key, now)
+        if self._left(line.key, now) <= 0:
+            self._advance(line.key, now)
         if not waiter.granted.done():
             waiter.granted.set_result(None)
 
-    def _dissolve(self, key: str, line: _Line) -> None:
+    def _dissolve(self, line: _Line) -> None:
         if line.timer is not None:
             line.timer.cancel()
-        if self._lines.get(key) is line:
-            del self._lines[key]
+        if self._lines.get(line.key) is line:
+            del self._lines[line.key]
 
     def _when(self, moment: float) -> float:
         """Return the tracker's time as the running loop's."""

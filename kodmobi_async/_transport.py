@@ -188,22 +188,25 @@ class Transport:
     ) -> bytes | None:
         """Do what `Pool.ask` does, with a session's public means."""
         assert self._borrowed is not None  # noqa: S101 asked only then
-        response = await self._borrowed.request(
-            request.method,
-            self._base_url + request.target,
-            data=None if request.body is None else _NotedBody(request.body, progress),
-            headers=self._headers,
-            # never rounded up to whole seconds, as aiohttp does with long ones
-            timeout=aiohttp.ClientTimeout(total=within, connect=connect, ceil_threshold=float("inf")),
-            # a redirect would carry the key elsewhere
-            allow_redirects=False,
-            raise_for_status=False,
-        )
-        progress.status, progress.headers = response.status, response.headers
-        try:
-            return await read_body(response.content)
-        finally:
-            response.close()  # a connection whose answer was read to its end is back in the pool already
+        # asyncio's own timer, not aiohttp's total: that one swallows a cancellation that comes in the turn in which it
+        # runs out
+        async with asyncio.timeout(within):
+            response = await self._borrowed.request(
+                request.method,
+                self._base_url + request.target,
+                data=None if request.body is None else _NotedBody(request.body, progress),
+                headers=self._headers,
+                # never rounded up to whole seconds, as aiohttp does with long ones
+                timeout=aiohttp.ClientTimeout(total=None, connect=connect, ceil_threshold=float("inf")),
+                # a redirect would carry the key elsewhere
+                allow_redirects=False,
+                raise_for_status=False,
+            )
+            progress.status, progress.headers = response.status, response.headers
+            try:
+                return await read_body(response.content)
+            finally:
+                response.close()  # a connection whose answer was read to its end is back in the pool already
 
     async def aclose(self) -> None:
         """Close the pool, if it is our own."""

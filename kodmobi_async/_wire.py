@@ -72,7 +72,8 @@ class Answer:
     """What came back: all of it, or the status and headers with the reason why the body could not be read."""
 
     status: int
-    headers: Mapping[str, str]
+    # not shown in the variables of a traceback: a proxy may repeat the request's headers, the key among them
+    headers: Mapping[str, str] = attrs.field(repr=False)
     body: bytes = b""
     flaw: str | None = None
 
