@@ -18,6 +18,7 @@ from kodmobi_async._errors import (
     ClientClosedError,
     ConfigurationError,
     CooldownError,
+    CooldownUnavailableError,
     InvalidRequestError,
     KodmobiError,
     NotFoundError,
@@ -42,6 +43,7 @@ from kodmobi_async._hooks import (
     RetryScheduled,
     SendFinished,
     SendStarted,
+    TrackerDegraded,
 )
 from kodmobi_async._models import Channel, SendOutcome, SendRequest, SendResult, SessionChannel
 from kodmobi_async._settings import Limits, RetryPolicy, Timeout
@@ -60,6 +62,7 @@ __all__ = (
     "CooldownError",
     "CooldownHit",
     "CooldownTracker",
+    "CooldownUnavailableError",
     "GateClosed",
     "Hook",
     "InvalidRequestError",
@@ -87,6 +90,7 @@ __all__ = (
     "SessionChannel",
     "SessionExpiredError",
     "Timeout",
+    "TrackerDegraded",
     "TransportError",
     "UnreadableResponseError",
     "WrongLoopError",

@@ -21,11 +21,14 @@ import math
 import os
 import time
 from collections import OrderedDict
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from kodmobi_async._errors import CooldownError, WrongLoopError
 from kodmobi_async._hooks import shorten
 from kodmobi_async._wire import WINDOW
+
+if TYPE_CHECKING:
+    from kodmobi_async._models import WindowScope
 
 
 class LoopClock:
@@ -72,9 +75,17 @@ class LoopClock:
 
 
 class Reservation:
-    """Proof of holding a slot. Opaque: hand it back to the tracker that gave it."""
+    """Proof of holding a slot. Opaque: hand it back to the tracker that gave it.
+
+    Attributes:
+        window: Who knows of the slot, as the tracker sees it by now.
+        degraded: Why a tracker that is shared had to do without the others, if it had to; a few words.
+    """
 
     __slots__ = ("channel", "session_id", "until")
+
+    window: WindowScope = "local"
+    degraded: str | None = None
 
     def __init__(self, session_id: str, channel: str, until: float) -> None:
         self.session_id = session_id

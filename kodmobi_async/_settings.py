@@ -54,6 +54,17 @@ def _flag(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None
         raise ConfigurationError(f"{type(instance).__name__}.{attribute.name} takes True or False")
 
 
+def check_seconds(name: str, value: float) -> float:
+    """Return ``value`` if it is a finite number of seconds, more than zero.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if not _is_number(value) or not math.isfinite(value) or value <= 0:
+        raise ConfigurationError(f"{name} takes a finite number of seconds, more than zero")
+    return value
+
+
 def check_max_wait(value: float) -> float:
     """Return ``value`` if it can be waited for: 0 or more seconds, ``math.inf`` included.
 
