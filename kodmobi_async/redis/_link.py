@@ -28,7 +28,8 @@ def connect(url: str) -> Redis:
         ConfigurationError: This is no address of a server. The message never repeats it: it may hold a password.
     """
     try:
-        options: dict[str, Any] = {"protocol": 2, "retry": Retry(NoBackoff(), 0), "max_connections": _CONNECTIONS}
+        options: dict[str, Any] = {"protocol": 2, "retry": Retry(NoBackoff(), 0), "driver_info": None}
+        options["max_connections"] = _CONNECTIONS
         return Redis.from_url(url, **options)  # pyright: ignore[reportUnknownMemberType] its options are untyped
     except (ValueError, TypeError, AttributeError):
         raise ConfigurationError(
@@ -47,7 +48,7 @@ class Link:
 
     def __init__(self, url: str, *, timeout: float) -> None:
         self._client = connect(url)
-        self.courier = Courier(self._client, trip=0.45 * timeout)
+        self.courier = Courier(self._client, timeout=timeout)
         self.bell = Bell(self._client.connection_pool, patience=timeout)
         self._guard: AsyncGenerator[None] | None = None
 

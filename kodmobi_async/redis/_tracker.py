@@ -9,9 +9,9 @@ was told, in a tracker of its own. That memory has three uses:
 - It is what is left when the server is not to be had, and keeps what was sent meanwhile, and before, from being sent
   again by this process.
 
-A question to the server is asked twice within ``timeout``, with the same token, so a reservation whose reply was lost
-is recognised as our own. What the server could not be told is *owed* to it, and told when it is back, for as long as
-it still means something.
+A question without an answer is asked once more within ``timeout``, with the same token, so a reservation whose reply
+was lost is recognised as our own. What the server could not be told is *owed* to it, and told when it is back, for as
+long as it still means something.
 """
 
 from __future__ import annotations
@@ -303,15 +303,7 @@ class RedisCooldownTracker:
         return reply
 
     async def _try(self, script: Script, key: str, *arguments: str | int) -> Reply:
-        reply: Reply = Unreachable(TimeoutError.__name__)
-        courier = (await self._linked()).courier
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._timeout):
-                for _ in range(2):
-                    reply = await courier.post(script, key, *arguments)
-                    if not isinstance(reply, Unreachable):
-                        break
-        return reply
+        return await (await self._linked()).courier.post(script, key, *arguments)
 
     # -- when the server is away ---------------------------------------------------------------------------------------
 
