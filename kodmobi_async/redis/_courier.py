@@ -9,7 +9,6 @@ reply.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -17,7 +16,7 @@ import attrs
 from redis.exceptions import NoScriptError, RedisError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from types import TracebackType
 
     from redis.asyncio import Redis
 
@@ -119,7 +118,7 @@ class Courier:
         replies: list[Any] = [Unreachable("closed")] * len(letters)
         again = False
         try:
-            async with _steps(self._trip_time):
+            async with _Steps(self._trip_time):
                 replies = await self._ask(letters)
         except Exception as error:  # noqa: BLE001 whatever the library raises: the answer is that there is none
             replies = [Unreachable(type(error).__name__)] * len(letters)
@@ -163,31 +162,37 @@ def _hand_over(letter: _Letter, reply: Any) -> None:
         letter.reply.set_result(Unreachable(type(reply).__name__) if isinstance(reply, RedisError) else reply)
 
 
-@contextlib.asynccontextmanager
-async def _steps(seconds: float) -> AsyncGenerator[None]:
-    """Give the body so many seconds, and at least so many turns of the loop that it could have come to an end.
+class _Steps:
+    """Give its body so many seconds, and at least so many turns of the loop that it could have come to an end.
 
     A loop that has a lot to do is late for everything, replies among it; that is no fault of the server's.
 
     Raises:
         TimeoutError: It did not come to an end.
     """
-    loop = asyncio.get_running_loop()
-    timer: asyncio.TimerHandle
 
-    def step(left: int) -> None:
-        nonlocal timer
+    __slots__ = ("_loop", "_scope", "_step", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._step = seconds / _STEPS
+        self._scope = asyncio.timeout(None)
+        self._timer = self._loop.call_later(self._step, self._tick, _STEPS - 1)
+
+    async def __aenter__(self) -> None:
+        await self._scope.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        await self._scope.__aexit__(kind, error, traceback)
+
+    def _tick(self, left: int) -> None:
         if left > 0:
-            timer = loop.call_later(seconds / _STEPS, step, left - 1)
+            self._timer = self._loop.call_later(self._step, self._tick, left - 1)
         else:
-            scope.reschedule(loop.time())
-
-    async with asyncio.timeout(None) as scope:
-        step(_STEPS)
-        try:
-            yield
-        finally:
-            timer.cancel()
+            self._scope.reschedule(self._loop.time())
 
 
 def _warn_of_eviction(memory: Any) -> None:
