@@ -20,6 +20,7 @@ from kodmobi_async._errors import (
     ClientClosedError,
     ConfigurationError,
     CooldownError,
+    CooldownUnavailableError,
     InvalidRequestError,
     KodmobiError,
     NotFoundError,
@@ -45,6 +46,7 @@ from kodmobi_async._hooks import (
     RetryScheduled,
     SendFinished,
     SendStarted,
+    TrackerDegraded,
 )
 from kodmobi_async._models import Channel, SendOutcome, SendRequest, SendResult, SessionChannel
 from kodmobi_async._settings import Limits, RetryPolicy, Timeout
@@ -64,6 +66,7 @@ __all__ = (
     "CooldownError",
     "CooldownHit",
     "CooldownTracker",
+    "CooldownUnavailableError",
     "GateClosed",
     "Hook",
     "InvalidRequestError",
@@ -93,6 +96,7 @@ __all__ = (
     "SessionChannel",
     "SessionExpiredError",
     "Timeout",
+    "TrackerDegraded",
     "TransportError",
     "UnreadableResponseError",
     "WrongLoopError",

@@ -16,7 +16,7 @@ import attrs
 from kodmobi_async._bulk import SendMany
 from kodmobi_async._cooldown import Deadlines, LoopClock, MemoryCooldownTracker
 from kodmobi_async._errors import ClientClosedError, ConfigurationError, CooldownError, KodmobiError, Outcome
-from kodmobi_async._hooks import CooldownHit, Hook, SendFinished, SendStarted, check_hooks, tell
+from kodmobi_async._hooks import CooldownHit, Hook, SendFinished, SendStarted, TrackerDegraded, check_hooks, tell
 from kodmobi_async._sending import Call, Send, Sender, conclude
 from kodmobi_async._settings import (
     Limits,
@@ -146,6 +146,7 @@ class KodmobiClient:
         Raises:
             InvalidRequestError: This is no session, or no channel.
             CooldownError: The channel was sent to less than a window ago; ``retry_after`` says when again.
+            CooldownUnavailableError: What keeps the shared cooldowns is not to be had, and must not be done without.
             OutcomeUnknownError: The code may be on its way; ``safe_after`` says when a new send is safe.
             UnreadableResponseError: The code is on its way, but the answer cannot be read.
             TransportError: Nothing was sent: the service could not be reached.
@@ -343,16 +344,18 @@ class KodmobiClient:
             outcome = call.outcome_now()
             if isinstance(error, KodmobiError):
                 error.outcome = outcome
-            await self._settle(reservation, WINDOW if outcome in (Outcome.UNKNOWN, Outcome.ACCEPTED) else None)
+            await self._settle(call, reservation, WINDOW if outcome in (Outcome.UNKNOWN, Outcome.ACCEPTED) else None)
             raise
         if verdict.result is not None:
             if call.session_left is not None and 0 < call.session_left <= MAX_WAIT_SECONDS:
                 now = self._clock.now()
                 self._session_ends.extend(call.session_id, now + call.session_left, now)
-            await self._cooldowns.start(reservation, verdict.result.channel.timeout)
+            await self._settle(call, reservation, verdict.result.channel.timeout)
+            if reservation.window != "local":
+                return attrs.evolve(verdict.result, window=reservation.window)
             return verdict.result
         failure, cause, block = conclude(call, verdict.error)
-        await self._settle(reservation, block)
+        await self._settle(call, reservation, block)
         raise failure from cause
 
     def _worth_waiting(self, session_id: str, patience: float) -> float:
@@ -360,11 +363,16 @@ class KodmobiClient:
         ends = self._session_ends.end(session_id)
         return patience if ends is None else min(patience, max(0.0, ends - self._clock.now()))
 
-    async def _settle(self, reservation: Reservation, block: float | None) -> None:
-        if block is None:
-            await self._cooldowns.release(reservation)
-        else:
-            await self._cooldowns.start(reservation, block)
+    async def _settle(self, call: Send, reservation: Reservation, block: float | None) -> None:
+        try:
+            if block is None:
+                await self._cooldowns.release(reservation)
+            else:
+                await self._cooldowns.start(reservation, block)
+        finally:
+            if reservation.degraded is not None and self._hooks:
+                record = TrackerDegraded(call.number, call.session_id, call.channel, reservation.degraded)
+                tell(self._hooks, record)
 
     # -- telling hooks -----------------------------------------------------------------------------------------------
 

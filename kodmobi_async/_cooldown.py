@@ -30,6 +30,8 @@ from kodmobi_async._wire import WINDOW
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kodmobi_async._models import WindowScope
+
 
 class LoopClock:
     """The time of the running loop, carried on when that loop has been closed and another one goes on.
@@ -81,9 +83,17 @@ class LoopClock:
 
 
 class Reservation:
-    """Proof of holding a slot. Opaque: hand it back to the tracker that gave it."""
+    """Proof of holding a slot. Opaque: hand it back to the tracker that gave it.
+
+    Attributes:
+        window: Who knows of the slot, as the tracker sees it by now.
+        degraded: Why a tracker that is shared had to do without the others, if it had to; a few words.
+    """
 
     __slots__ = ("channel", "key", "session_id", "until")
+
+    window: WindowScope = "local"
+    degraded: str | None = None
 
     def __init__(self, session_id: str, channel: str, until: float, key: str = "") -> None:
         self.key = key

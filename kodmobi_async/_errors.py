@@ -8,6 +8,7 @@
     ├── ClientClosedError                the client, or the session it borrows, is closed
     ├── WrongLoopError                   the client belongs to another event loop
     ├── CooldownError                    .retry_after .session_id .channel
+    ├── CooldownUnavailableError         nobody can say whether the channel is free; nothing was sent
     ├── TransportError                   provably nothing reached the service
     ├── OutcomeUnknownError              it may have been done: .safe_after
     ├── UnreadableResponseError          accepted, but the answer is not the documented shape
@@ -107,6 +108,10 @@ class CooldownError(KodmobiError):
         self.retry_after = retry_after
         self.session_id = session_id
         self.channel = channel
+
+
+class CooldownUnavailableError(KodmobiError):
+    """The server that keeps the shared cooldowns is not to be had, and without it nothing is sent. Nothing was sent."""
 
 
 class TransportError(KodmobiError):

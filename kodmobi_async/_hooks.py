@@ -5,7 +5,7 @@ nothing. A client without hooks builds no records.
 
 The records of a send are, in this order: `SendStarted`; `AttemptFinished` for each request, and `RetryScheduled` before
 each further one; `CooldownHit` where the call ends by, or waits for, the channel's cooldown; `SendFinished` in the end.
-`GateClosed` follows the answer that closed the gate.
+`GateClosed` follows the answer that closed the gate. `TrackerDegraded` comes once the slot is settled.
 """
 
 from __future__ import annotations
@@ -139,6 +139,23 @@ class GateClosed:
 
 
 @attrs.frozen
+class TrackerDegraded:
+    """What keeps the shared cooldowns was not to be had: for this send, only this process's own windows counted.
+
+    Attributes:
+        call: The call.
+        session_id: The session; records show it shortened.
+        channel: The channel.
+        reason: A few words on why.
+    """
+
+    call: int
+    session_id: str = attrs.field(repr=shorten)
+    channel: str
+    reason: str
+
+
+@attrs.frozen
 class SendFinished:
     """A send has ended, and its slot is settled.
 
@@ -168,7 +185,9 @@ class SendFinished:
         return isinstance(self.error, asyncio.CancelledError)
 
 
-Record: TypeAlias = SendStarted | CooldownHit | AttemptFinished | RetryScheduled | GateClosed | SendFinished
+Record: TypeAlias = (
+    SendStarted | CooldownHit | AttemptFinished | RetryScheduled | GateClosed | TrackerDegraded | SendFinished
+)
 
 
 class Hook(Protocol):

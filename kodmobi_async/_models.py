@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import attrs
 from ulid import ULID
 
 if TYPE_CHECKING:
     from kodmobi_async._errors import KodmobiError  # noqa: TC004 only checkers read it; nothing structures SendOutcome
+
+
+WindowScope: TypeAlias = Literal["local", "shared"]
+"""Who knows of a window: this process, or all that share a tracker."""
 
 
 class Channel(StrEnum):
@@ -71,6 +75,8 @@ class SendResult:
         channel: The channel sent over; its ``timeout`` says for how many seconds it is blocked now.
         attempts: How many requests it took.
         confirmed: The answer was lost, and asking the service showed that the send had arrived.
+        window: Who knows of the channel's window now: ``"shared"`` = every process that shares the tracker, ``"local"``
+            = this process alone, because its tracker is its own, or the shared one was not to be had.
     """
 
     session_id: ULID
@@ -78,6 +84,7 @@ class SendResult:
     channel: SessionChannel
     attempts: int = 1
     confirmed: bool = False
+    window: WindowScope = "local"
 
 
 @attrs.frozen

@@ -58,6 +58,28 @@ def _flag(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None
         raise ConfigurationError(f"{type(instance).__name__}.{attribute.name} takes True or False")
 
 
+def check_count(name: str, value: int) -> int:
+    """Return ``value`` if it is a whole number, 1 or more.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:  # type: ignore[redundant-expr]  # pyright: ignore[reportUnnecessaryIsInstance] not everyone uses a checker
+        raise ConfigurationError(f"{name} takes a whole number, 1 or more")
+    return value
+
+
+def check_seconds(name: str, value: float) -> float:
+    """Return ``value`` if it is a finite number of seconds, more than zero.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if not _is_number(value) or not math.isfinite(value) or value <= 0:
+        raise ConfigurationError(f"{name} takes a finite number of seconds, more than zero")
+    return value
+
+
 def check_max_wait(value: float) -> float:
     """Return ``value`` if it can be waited for: 0 or more seconds, ``math.inf`` included.
 

@@ -7,13 +7,16 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from valkey_server import running_valkey
 
 from kodmobi_async import KodmobiClient
 from kodmobi_async.emulator import Emulator
 from kodmobi_async.testing import VirtualClockLoop
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+
+    from valkey_server import Valkey
 
 pytest.register_assert_rewrite("tracker_contract")
 
@@ -48,3 +51,17 @@ async def session(emulator: Emulator) -> str:
 async def client(emulator: Emulator) -> AsyncIterator[KodmobiClient]:
     async with KodmobiClient(emulator.api_key, base_url=emulator.base_url) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def _valkey() -> Iterator[Valkey]:
+    with running_valkey() as valkey:
+        yield valkey
+
+
+@pytest.fixture
+def valkey(_valkey: Valkey) -> Valkey:
+    """Return a server, common to all tests, that is empty."""
+    with _valkey.client() as client:
+        client.flushall()
+    return _valkey

@@ -36,10 +36,12 @@ from kodmobi_async import (
     SendFinished,
     SendStarted,
     ServerError,
+    TrackerDegraded,
     TransportError,
     UnreadableResponseError,
 )
 from kodmobi_async.emulator import Emulator, Fault
+from kodmobi_async.redis import RedisCooldownTracker
 from kodmobi_async.testing import VirtualClockLoop
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+NO_SERVER = "redis://127.0.0.1:1"
 TOO_SOON = Fault.refuse("ERROR_MESSAGE_ATTEMPT", retry_after=17)
 
 
@@ -66,7 +69,7 @@ class Told(list[Record]):
         return record
 
 
-def line(record: Record) -> str:
+def line(record: Record) -> str:  # noqa: PLR0911 one for each kind
     match record:
         case SendStarted():
             return "started"
@@ -76,6 +79,8 @@ def line(record: Record) -> str:
             return f"retry after {record.after_attempt}"
         case CooldownHit():
             return f"cooldown of {record.retry_after:.0f} s by {'the service' if record.by_service else 'the client'}"
+        case TrackerDegraded():
+            return f"degraded: {record.reason}"
         case GateClosed():
             return f"gate closed for {record.seconds:.0f} s"
         case SendFinished():
@@ -473,14 +478,16 @@ async def test_the_numbers_in_the_records_are_those_of_the_send(
     assert first.outcome is Outcome.REFUSED
 
 
-async def test_a_record_is_frozen_and_shows_the_session_shortened(
-    emulator: Emulator, client: KodmobiClient, told: Told, session: str
-) -> None:
+async def test_a_record_is_frozen_and_shows_the_session_shortened(emulator: Emulator, told: Told, session: str) -> None:
     emulator.script(Fault.answer(503))
     emulator.script(Fault.answer(429))
     emulator.script(TOO_SOON)
-    with pytest.raises(CooldownError):
-        await client.send(session, "sms")
+    async with (
+        RedisCooldownTracker(NO_SERVER) as cooldowns,
+        make_client(emulator, told, cooldowns=cooldowns) as client,
+    ):
+        with pytest.raises(CooldownError):
+            await client.send(session, "sms")
     assert {type(record) for record in told} == set(Record.__args__)
     for record in told:
         for field in attrs.fields(type(record)):
@@ -647,7 +654,10 @@ def entered(module: re.Pattern[str]) -> Iterator[list[str]]:
 @pytest.mark.parametrize("hooked", [False, True])
 async def test_without_a_hook_no_line_of_theirs_runs(emulator: Emulator, told: Told, *, hooked: bool) -> None:
     """Through a success, a retry, a closed gate, a lost answer, and both kinds of cooldown."""
-    async with make_client(emulator, *[told][: int(hooked)]) as client:
+    async with (
+        RedisCooldownTracker(NO_SERVER) as cooldowns,
+        make_client(emulator, *[told][: int(hooked)], cooldowns=cooldowns) as client,
+    ):
         session = emulator.add_session()
         emulator.script(Fault.answer(503))
         emulator.script(Fault.answer(429))

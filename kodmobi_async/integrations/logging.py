@@ -20,6 +20,7 @@ from kodmobi_async._hooks import (
     RetryScheduled,
     SendFinished,
     SendStarted,
+    TrackerDegraded,
     shorten,
 )
 
@@ -57,7 +58,9 @@ class LoggingHook:
             self._logger.debug("send %d, session %s, %s: %s", record.call, short, record.channel, words)
 
 
-def _words(record: SendStarted | CooldownHit | AttemptFinished | RetryScheduled | SendFinished) -> str:
+def _words(
+    record: SendStarted | CooldownHit | AttemptFinished | RetryScheduled | TrackerDegraded | SendFinished,
+) -> str:
     match record:
         case SendStarted():
             return "started"
@@ -68,6 +71,8 @@ def _words(record: SendStarted | CooldownHit | AttemptFinished | RetryScheduled 
             return f"attempt {number}: {outcome.value} ({answer}) after {seconds:.3f} s"
         case RetryScheduled(pause=seconds, reason=reason):
             return f"again in {seconds:.3f} s: {reason}"
+        case TrackerDegraded(reason=reason):
+            return f"by this process's own windows alone: the shared ones are not to be had ({reason})"
         case _:
             error = record.error
             end = "done" if error is None else "cancelled" if record.cancelled else type(error).__name__

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from opentelemetry import trace
 
 from kodmobi_async._errors import ConfigurationError, KodmobiError, ResponseError
-from kodmobi_async._hooks import AttemptFinished, GateClosed, RetryScheduled, SendFinished, SendStarted
+from kodmobi_async._hooks import AttemptFinished, GateClosed, RetryScheduled, SendFinished, SendStarted, TrackerDegraded
 from kodmobi_async._version import __version__
 
 if TYPE_CHECKING:
@@ -96,7 +96,9 @@ class OpenTelemetryHook:
         )
 
 
-def _annotate(call: _CallSpan, record: CooldownHit | AttemptFinished | RetryScheduled | GateClosed) -> None:
+def _annotate(
+    call: _CallSpan, record: CooldownHit | AttemptFinished | RetryScheduled | GateClosed | TrackerDegraded
+) -> None:
     attributes: dict[str, AttributeValue]
     match record:
         case AttemptFinished():
@@ -115,6 +117,8 @@ def _annotate(call: _CallSpan, record: CooldownHit | AttemptFinished | RetrySche
             call.span.add_event("kodmobi.retry_scheduled", {"kodmobi.pause": record.pause})
         case GateClosed():
             call.span.add_event("kodmobi.gate_closed", {"kodmobi.seconds": record.seconds})
+        case TrackerDegraded():
+            call.span.add_event("kodmobi.tracker_degraded", {"kodmobi.reason": record.reason})
         case _:
             attributes = {"kodmobi.retry_after": record.retry_after, "kodmobi.by_service": record.by_service}
             call.span.add_event("kodmobi.cooldown_hit", attributes)

@@ -1,0 +1,61 @@
+"""Outcomes as plain values that any serializer takes, and back."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+import attrs
+from ulid import ULID
+
+from kodmobi_async import _errors
+from kodmobi_async._errors import KodmobiError, Outcome, OutcomeUnknownError
+from kodmobi_async._models import SendOutcome, SendRequest, SendResult, SessionChannel
+from kodmobi_async._wire import WINDOW
+
+# No other class is ever made from what comes in.
+_ERRORS: Final[dict[str, type[KodmobiError]]] = {
+    name: value for name, value in vars(_errors).items() if isinstance(value, type) and issubclass(value, KodmobiError)
+}
+
+
+def dump_outcome(outcome: SendOutcome) -> dict[str, Any]:
+    """Return the outcome as dictionaries, lists, strings and numbers."""
+    if outcome.result is not None:
+        plain = attrs.asdict(outcome.result)
+        plain["session_id"] = str(outcome.result.session_id)
+        expires = outcome.result.session_expired_at
+        plain["session_expired_at"] = None if expires is None else expires.isoformat()
+        return {"outcome": Outcome.ACCEPTED.value, "result": plain}
+    error = outcome.error
+    assert error is not None  # noqa: S101 an outcome has one of the two
+    kind = next(kind for kind in type(error).__mro__ if kind.__name__ in _ERRORS)
+    return {
+        "outcome": error.outcome.value,
+        "error": kind.__name__,
+        "words": [str(word) for word in error.args],
+        "numbers": {name: value for name, value in vars(error).items() if name not in ("outcome", "__notes__")},
+    }
+
+
+def load_outcome(request: SendRequest, plain: Any) -> SendOutcome:
+    """Return the outcome of ``request``; one that nobody knows, if ``plain`` is nothing that `dump_outcome` returns."""
+    try:
+        if "result" in plain:
+            fields = dict(plain["result"])
+            expires = fields["session_expired_at"]
+            fields["session_id"] = ULID.from_str(fields["session_id"])
+            fields["session_expired_at"] = None if expires is None else datetime.fromisoformat(expires)
+            fields["channel"] = SessionChannel(**fields["channel"])
+            return SendOutcome(request, SendResult(**fields))
+        kind = _ERRORS[plain["error"]]
+        error = kind.__new__(kind, *plain["words"])
+        error.__dict__.update(plain["numbers"], outcome=Outcome(plain["outcome"]))
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return SendOutcome(request, error=unknown("the worker's answer cannot be read"))
+    return SendOutcome(request, error=error)
+
+
+def unknown(why: str) -> OutcomeUnknownError:
+    """Return the error for a code of which nobody knows what became of it."""
+    return OutcomeUnknownError(f"nobody knows whether the code was sent: {why}", safe_after=WINDOW)

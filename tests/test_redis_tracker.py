@@ -1,0 +1,735 @@
+"""The tracker that all processes share: the contract, and what only it promises, on a real Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import math
+import os
+import re
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+from tracker_contract import LEASE, OTHER, SESSION, TrackerContract
+from valkey_server import lossy_proxy, running_valkey
+
+from kodmobi_async import (
+    ConfigurationError,
+    CooldownError,
+    CooldownUnavailableError,
+    KodmobiClient,
+    MemoryCooldownTracker,
+    Outcome,
+    Record,
+    TrackerDegraded,
+    WrongLoopError,
+)
+from kodmobi_async.redis import RedisCooldownTracker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from valkey_server import LossyProxy, Valkey
+
+    from kodmobi_async.emulator import Emulator
+
+pytestmark = pytest.mark.real_clock
+
+
+@pytest.fixture
+async def tracker(valkey: Valkey) -> AsyncIterator[RedisCooldownTracker]:
+    async with RedisCooldownTracker(valkey.url) as tracker:
+        yield tracker
+
+
+class TestRedisCooldownTracker(TrackerContract):
+    # a second of the contract's times is 5 ms of the server's
+    scale: ClassVar[float] = 0.005
+    grain: ClassVar[float] = 0.02
+    slack: ClassVar[float] = 1.0
+    windows: ClassVar[tuple[float, ...]] = (20.0, 40.0)
+
+
+# -- several processes: each tracker here stands for one ---------------------------------------------------------------
+
+
+@pytest.fixture
+async def other(valkey: Valkey) -> AsyncIterator[RedisCooldownTracker]:
+    async with RedisCooldownTracker(valkey.url) as other:
+        yield other
+
+
+async def test_what_one_process_sent_is_refused_to_another_with_what_is_left(
+    tracker: RedisCooldownTracker, other: RedisCooldownTracker
+) -> None:
+    await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), 30.0)
+    with pytest.raises(CooldownError) as caught:
+        await other.acquire(SESSION, "SMS", lease=LEASE)
+    assert 29.0 < caught.value.retry_after <= 30.0
+    assert 29.0 < await other.remaining(SESSION, "sms") <= 30.0
+
+
+async def test_a_send_under_way_elsewhere_counts_as_a_full_window(
+    tracker: RedisCooldownTracker, other: RedisCooldownTracker
+) -> None:
+    await tracker.acquire(SESSION, "sms", lease=LEASE)
+    assert await other.remaining(SESSION, "sms") == 60.0
+    with pytest.raises(CooldownError) as caught:
+        await other.acquire(SESSION, "sms", lease=LEASE)
+    assert caught.value.retry_after == 60.0
+    assert SESSION not in str(caught.value)
+
+
+async def test_who_waits_elsewhere_is_granted_when_the_holder_lets_go_and_asks_no_more_than_that_takes(
+    valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker
+) -> None:
+    held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+    before = valkey.scripts_run()
+    waiting = [asyncio.create_task(other.acquire(SESSION, "sms", lease=LEASE, max_wait=20.0)) for _ in range(100)]
+    await asyncio.sleep(0.3)
+    assert not any(task.done() for task in waiting)
+    assert valkey.scripts_run() - before == 2  # before and after it began to listen
+    released = time.monotonic()
+    await tracker.release(held)
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    assert time.monotonic() - released < 0.5
+    assert valkey.scripts_run() - before == 4
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+
+
+async def test_who_waits_elsewhere_is_granted_when_the_window_ends(
+    tracker: RedisCooldownTracker, other: RedisCooldownTracker
+) -> None:
+    await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), 0.3)
+    began = time.monotonic()
+    await other.acquire(SESSION, "sms", lease=LEASE, max_wait=20.0)
+    assert 0.28 < time.monotonic() - began < 1.0
+
+
+async def test_a_wait_that_another_process_makes_hopeless_ends_there(
+    tracker: RedisCooldownTracker, other: RedisCooldownTracker
+) -> None:
+    held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+    waiting = [asyncio.create_task(other.acquire(SESSION, "sms", lease=LEASE, max_wait=20.0)) for _ in range(3)]
+    await asyncio.sleep(0.1)
+    began = time.monotonic()
+    await tracker.start(held, 60.0)
+    for task in waiting:
+        with pytest.raises(CooldownError) as caught:
+            await task
+        assert 59.0 < caught.value.retry_after <= 60.0
+    assert time.monotonic() - began < 0.5
+
+
+async def test_a_wait_for_a_send_under_way_elsewhere_ends_at_its_bound(
+    tracker: RedisCooldownTracker, other: RedisCooldownTracker
+) -> None:
+    await tracker.acquire(SESSION, "sms", lease=LEASE)
+    began = time.monotonic()
+    with pytest.raises(CooldownError):
+        await other.acquire(SESSION, "sms", lease=LEASE, max_wait=0.1)
+    assert 0.1 <= time.monotonic() - began < 0.6
+
+
+async def test_waiting_callers_of_several_processes_are_granted_one_a_window(valkey: Valkey) -> None:
+    granted: list[float] = []
+
+    async def take(tracker: RedisCooldownTracker) -> None:
+        held = await tracker.acquire(SESSION, "sms", lease=LEASE, max_wait=math.inf)
+        granted.append(time.monotonic())
+        await tracker.start(held, 0.06)
+
+    async with contextlib.AsyncExitStack() as stack:
+        trackers = [await stack.enter_async_context(RedisCooldownTracker(valkey.url)) for _ in range(3)]
+        await asyncio.gather(*(take(tracker) for tracker in trackers for _ in range(2)))
+    assert len(granted) == 6
+    assert all(later - sooner >= 0.06 for sooner, later in itertools.pairwise(granted))
+
+
+async def test_a_pair_with_a_dead_holder_is_free_after_its_lease(
+    tracker: RedisCooldownTracker, other: RedisCooldownTracker
+) -> None:
+    await tracker.acquire(SESSION, "sms", lease=0.1)
+    began = time.monotonic()
+    await other.acquire(SESSION, "sms", lease=LEASE, max_wait=20.0)
+    assert 0.08 < time.monotonic() - began < 1.0
+
+
+async def test_only_the_holder_can_settle_whichever_process_asks(
+    tracker: RedisCooldownTracker, other: RedisCooldownTracker
+) -> None:
+    late = await tracker.acquire(SESSION, "sms", lease=0.05)
+    await asyncio.sleep(0.1)
+    await other.acquire(SESSION, "sms", lease=LEASE)
+    await tracker.start(late, 3_600.0)
+    await tracker.release(late)
+    async with RedisCooldownTracker(tracker._url) as third:
+        assert await third.remaining(SESSION, "sms") == 60.0
+
+
+async def test_any_number_of_callers_of_a_process_ask_once(valkey: Valkey, tracker: RedisCooldownTracker) -> None:
+    before = valkey.scripts_run()
+    results = await asyncio.gather(
+        *(tracker.acquire(SESSION, "sms", lease=LEASE) for _ in range(500)), return_exceptions=True
+    )
+    refused = [result for result in results if isinstance(result, CooldownError)]
+    assert len(refused) == 499
+    assert {error.retry_after for error in refused} == {60.0}
+    assert valkey.scripts_run() - before == 1
+
+
+async def test_any_number_of_callers_share_the_answer_that_another_process_is_first(
+    valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker
+) -> None:
+    held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+    for settled in (False, True):
+        if settled:
+            await tracker.start(held, 30.0)
+        before = valkey.scripts_run()
+        results = await asyncio.gather(
+            *(other.acquire(SESSION, "sms", lease=LEASE) for _ in range(500)), return_exceptions=True
+        )
+        numbers = [result.retry_after for result in results if isinstance(result, CooldownError)]
+        assert len(numbers) == 500
+        assert all(29.0 < number <= 30.0 if settled else number == 60.0 for number in numbers)
+        assert valkey.scripts_run() - before == 1
+
+
+async def test_what_is_surely_blocked_is_refused_without_asking(valkey: Valkey, tracker: RedisCooldownTracker) -> None:
+    await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), 60.0)
+    before = valkey.scripts_run()
+    for _ in range(10):
+        with pytest.raises(CooldownError):
+            await tracker.acquire(SESSION, "sms", lease=LEASE)
+        assert await tracker.remaining(SESSION, "sms") > 0
+    assert valkey.scripts_run() == before
+
+
+# -- what lies on the server -------------------------------------------------------------------------------------------
+
+
+def keys(valkey: Valkey) -> dict[str, str]:
+    with valkey.client() as client:
+        return {str(key): str(client.get(key)) for key in client.scan_iter()}
+
+
+async def test_a_pair_has_one_key_that_names_no_session_and_ends_by_itself(
+    valkey: Valkey, tracker: RedisCooldownTracker
+) -> None:
+    held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+    ((key, token),) = keys(valkey).items()
+    assert re.fullmatch(r"kodmobi:[0-9a-f]{40}", key)
+    assert re.fullmatch(r"[0-9a-f]{24}", token)
+    with valkey.client() as client:
+        assert 89_000 < client.pttl(key) <= 90_000
+        await tracker.start(held, 60.0)
+        assert keys(valkey) == {key: "-"}
+        assert 59_000 < client.pttl(key) <= 60_000
+
+
+async def test_no_two_pairs_share_a_key(valkey: Valkey, tracker: RedisCooldownTracker) -> None:
+    pairs = [(SESSION, "sms"), (SESSION, "email"), (OTHER, "sms"), (SESSION, ":sms"), (SESSION, "sms:")]
+    for pair in pairs:
+        await tracker.acquire(*pair, lease=LEASE)
+    assert len(keys(valkey)) == len(pairs)
+
+
+@pytest.mark.parametrize("settings", [{"prefix": "other:"}, {"secret": "s"}], ids=str)
+async def test_another_prefix_or_secret_is_another_set_of_windows(
+    valkey: Valkey, tracker: RedisCooldownTracker, settings: dict[str, Any]
+) -> None:
+    await tracker.acquire(SESSION, "sms", lease=LEASE)
+    async with RedisCooldownTracker(valkey.url, **settings) as apart:
+        await apart.acquire(SESSION, "sms", lease=LEASE)
+    assert len(keys(valkey)) == 2
+
+
+async def test_a_key_whose_expiry_was_taken_away_gets_one_again(
+    valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker
+) -> None:
+    await tracker.acquire(SESSION, "sms", lease=LEASE)
+    (key,) = keys(valkey)
+    with valkey.client() as client:
+        client.persist(key)
+        with pytest.raises(CooldownError):
+            await other.acquire(SESSION, "sms", lease=LEASE)
+        assert 0 < client.pttl(key) <= 90_000
+
+
+async def test_a_late_start_makes_an_open_window_longer_but_never_shorter(
+    tracker: RedisCooldownTracker, other: RedisCooldownTracker
+) -> None:
+    late = await tracker.acquire(SESSION, "sms", lease=0.05)
+    later = await tracker.acquire(SESSION, "email", lease=0.05)
+    await asyncio.sleep(0.1)
+    for channel in ("sms", "email"):
+        await other.start(await other.acquire(SESSION, channel, lease=LEASE), 30.0)
+    await tracker.start(late, 60.0)
+    await tracker.start(later, 10.0)
+    async with RedisCooldownTracker(tracker._url) as third:
+        assert 59.0 < await third.remaining(SESSION, "sms") <= 60.0
+        assert 29.0 < await third.remaining(SESSION, "email") <= 30.0
+
+
+async def test_a_server_that_forgot_the_scripts_is_told_them_again(
+    valkey: Valkey, tracker: RedisCooldownTracker
+) -> None:
+    held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+    with valkey.client() as client:
+        client.script_flush()
+    await tracker.start(held, 60.0)
+    assert list(keys(valkey).values()) == ["-"]
+
+
+async def test_a_send_takes_two_round_trips(
+    valkey: Valkey, emulator: Emulator, session: str, tracker: RedisCooldownTracker
+) -> None:
+    async with KodmobiClient(emulator.api_key, base_url=emulator.base_url, cooldowns=tracker) as client:
+        assert (await client.send(session, "sms")).window == "shared"
+        before = valkey.scripts_run()
+        await client.send(session, "email")
+        assert valkey.scripts_run() - before == 2
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "noeviction"])
+async def test_a_server_that_may_drop_keys_is_warned_about_once(
+    valkey: Valkey, caplog: pytest.LogCaptureFixture, policy: str
+) -> None:
+    with valkey.client() as client:
+        client.config_set("maxmemory-policy", policy)
+        try:
+            async with RedisCooldownTracker(valkey.url) as tracker:
+                for channel in ("sms", "email"):
+                    await tracker.acquire(SESSION, channel, lease=LEASE)
+        finally:
+            client.config_set("maxmemory-policy", "noeviction")
+    assert [policy in record.getMessage() for record in caplog.records] == [True] * (policy != "noeviction")
+
+
+async def test_a_server_that_keeps_its_settings_to_itself_serves_as_well(
+    valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    with as_user(valkey, "~*", "&*", "+@all", "-info") as url:
+        async with RedisCooldownTracker(url) as tracker:
+            held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+    assert held.window == "shared"
+    assert caplog.records == []
+
+
+@contextlib.contextmanager
+def as_user(valkey: Valkey, *rules: str) -> Iterator[str]:
+    with valkey.client() as client:
+        client.execute_command("ACL", "SETUSER", "guest", "on", ">hunter2", *rules)
+        try:
+            yield valkey.url.replace("//", "//guest:hunter2@")
+        finally:
+            client.execute_command("ACL", "DELUSER", "guest")
+
+
+async def test_who_may_not_listen_asks_now_and_then(
+    valkey: Valkey, tracker: RedisCooldownTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kodmobi_async.redis._tracker._NOW_AND_THEN", 0.1)
+    held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+    with as_user(valkey, "~*", "&*", "+@all", "-subscribe") as url:
+        async with RedisCooldownTracker(url) as deaf:
+            waiting = asyncio.create_task(deaf.acquire(SESSION, "sms", lease=LEASE, max_wait=20.0))
+            await asyncio.sleep(0.2)
+            before = valkey.scripts_run()
+            await tracker.release(held)
+            await waiting
+            assert valkey.scripts_run() - before <= 4
+
+
+async def test_a_listener_whose_connection_breaks_loses_nothing(
+    valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kodmobi_async.redis._tracker._NOW_AND_THEN", 0.1)
+    held = [await tracker.acquire(SESSION, channel, lease=LEASE) for channel in ("sms", "email")]
+    waiting = [
+        asyncio.create_task(other.acquire(SESSION, channel, lease=LEASE, max_wait=20.0)) for channel in ("sms", "email")
+    ]
+    await asyncio.sleep(0.1)
+    with valkey.client() as client:
+        client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    for each in held:
+        await tracker.release(each)
+    await asyncio.gather(*waiting)
+
+
+# -- replies that are lost ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def proxy(valkey: Valkey) -> AsyncIterator[LossyProxy]:
+    async with lossy_proxy(valkey.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def unsure(proxy: LossyProxy) -> AsyncIterator[RedisCooldownTracker]:
+    """Return a tracker whose connection is warm."""
+    async with RedisCooldownTracker(proxy.url) as unsure:
+        await unsure.remaining(OTHER, "warm")
+        yield unsure
+
+
+async def test_a_reservation_whose_reply_was_lost_is_recognised_as_our_own(
+    valkey: Valkey, proxy: LossyProxy, unsure: RedisCooldownTracker
+) -> None:
+    proxy.lose_next = 1
+    held = await unsure.acquire(SESSION, "sms", lease=LEASE)
+    assert proxy.lost == 1
+    assert (held.window, held.degraded) == ("shared", None)
+    await unsure.start(held, 60.0)
+    assert list(keys(valkey).values()) == ["-"]
+
+
+async def test_a_settling_whose_reply_was_lost_is_done_once(
+    valkey: Valkey, proxy: LossyProxy, unsure: RedisCooldownTracker
+) -> None:
+    held = await unsure.acquire(SESSION, "sms", lease=LEASE)
+    proxy.lose_next = 1
+    await unsure.start(held, 60.0)
+    assert (proxy.lost, held.window) == (1, "shared")
+    held = await unsure.acquire(SESSION, "email", lease=LEASE)
+    proxy.lose_next = 1
+    await unsure.release(held)
+    assert list(keys(valkey).values()) == ["-"]
+
+
+async def test_what_the_server_took_without_our_knowing_is_settled_when_it_is_back(
+    valkey: Valkey, proxy: LossyProxy, unsure: RedisCooldownTracker
+) -> None:
+    proxy.lose_next = 2
+    first = await unsure.acquire(SESSION, "sms", lease=LEASE)
+    second = await unsure.acquire(SESSION, "email", lease=LEASE)
+    assert (first.window, first.degraded) == ("local", "TimeoutError")
+    assert list(keys(valkey).values()) != ["-"]
+    await unsure.start(second, 60.0)
+    await unsure.release(first)
+    await back_to_normal(unsure)
+    assert list(keys(valkey).values()) == ["-"]
+
+
+# -- a server that is away ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[Valkey]:
+    """Return a server that may be killed."""
+    with running_valkey() as valkey:
+        yield valkey
+
+
+async def back_to_normal(tracker: RedisCooldownTracker) -> None:
+    """Wait until the tracker has reached its server again, and owes it nothing."""
+    if tracker._mender is not None:
+        await asyncio.wait([tracker._mender])
+    assert not tracker._outage
+    assert not tracker._owed
+
+
+@contextlib.contextmanager
+def paused(valkey: Valkey) -> Iterator[None]:
+    valkey.pause()
+    try:
+        yield
+    finally:
+        valkey.go_on()
+
+
+async def test_a_server_that_stands_still_is_done_without_inside_the_timeout(
+    valkey: Valkey,
+    emulator: Emulator,
+    session: str,
+    tracker: RedisCooldownTracker,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told: list[Record] = []
+    async with KodmobiClient(
+        emulator.api_key, base_url=emulator.base_url, cooldowns=tracker, hooks=[told.append]
+    ) as client:
+        await client.send(session, "sms")
+        with paused(valkey):
+            began = time.monotonic()
+            result = await client.send(session, "email")
+            assert time.monotonic() - began < 0.5 + 0.25
+            assert result.window == "local"
+            for channel in ("sms", "email"):  # what was sent before, and since
+                with pytest.raises(CooldownError):
+                    await client.send(session, channel)
+            assert 59.0 < await client.remaining(session, "email") <= 60.0
+            assert await client.remaining(session, "telegram") == 0.0
+    (degraded,) = [record for record in told if isinstance(record, TrackerDegraded)]
+    assert (degraded.session_id, degraded.channel, degraded.reason) == (session, "email", "TimeoutError")
+    (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "this process goes by its own windows meanwhile" in warning.getMessage()
+
+
+async def test_what_was_sent_without_the_server_is_told_to_it_when_it_is_back(
+    valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker
+) -> None:
+    with paused(valkey):
+        held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+        await tracker.start(held, 60.0)
+        brief = await tracker.acquire(SESSION, "email", lease=LEASE)
+        await tracker.start(brief, 0.01)
+        assert (held.window, held.degraded) == ("local", "TimeoutError")
+        assert repr(tracker) == "<RedisCooldownTracker 'kodmobi:' degraded>"
+    await back_to_normal(tracker)
+    assert repr(tracker) == "<RedisCooldownTracker 'kodmobi:'>"
+    assert 58.0 < await other.remaining(SESSION, "sms") <= 60.0
+    assert await other.remaining(SESSION, "email") == 0.0
+    assert (await tracker.acquire(SESSION, "telegram", lease=LEASE)).window == "shared"
+
+
+async def test_windows_that_a_restarted_server_has_lost_still_hold_in_the_process_that_knows_them(
+    own_valkey: Valkey,
+) -> None:
+    async with RedisCooldownTracker(own_valkey.url) as tracker:
+        await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), 60.0)
+        held = await tracker.acquire(SESSION, "email", lease=LEASE)
+        own_valkey.kill()
+        assert (await tracker.acquire(SESSION, "telegram", lease=LEASE)).degraded == "ConnectionError"
+        own_valkey.start()
+        await tracker.start(held, 60.0)
+        assert held.degraded == "ConnectionError"
+        await back_to_normal(tracker)
+        with pytest.raises(CooldownError):
+            await tracker.acquire(SESSION, "sms", lease=LEASE)
+    assert list(keys(own_valkey).values()) == ["-"]
+
+
+async def test_on_request_nothing_is_sent_without_the_server(
+    valkey: Valkey, emulator: Emulator, session: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        RedisCooldownTracker(valkey.url, on_outage="refuse") as tracker,
+        KodmobiClient(emulator.api_key, base_url=emulator.base_url, cooldowns=tracker) as client,
+    ):
+        await client.send(session, "sms")
+        held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+        with paused(valkey):
+            for number in range(2):
+                began = time.monotonic()
+                results = await asyncio.gather(
+                    *(client.send(session, "email") for _ in range(10)), return_exceptions=True
+                )
+                assert time.monotonic() - began < (0.25 if number else 0.5)
+                assert {type(result) for result in results} == {CooldownUnavailableError}
+                assert {getattr(result, "outcome", None) for result in results} == {Outcome.NOT_SENT}
+            with pytest.raises(CooldownError):
+                await client.send(session, "sms")
+            with pytest.raises(CooldownUnavailableError):
+                await client.remaining(session, "email")
+            await tracker.start(held, 60.0)  # what was sent before is held all the same
+            assert held.window == "local"
+        await back_to_normal(tracker)
+        assert len(emulator.delivered(session)) == 1
+        assert len(keys(valkey)) == 2
+        await client.send(session, "email")
+    assert "nothing is sent meanwhile" in caplog.text
+
+
+async def test_a_key_that_is_not_ours_counts_as_a_server_that_cannot_be_had(
+    valkey: Valkey, tracker: RedisCooldownTracker
+) -> None:
+    await tracker.acquire(SESSION, "sms", lease=LEASE)
+    (key,) = keys(valkey)
+    with valkey.client() as client:
+        client.delete(key)
+        client.lpush(key, "not", "ours")
+    async with RedisCooldownTracker(valkey.url) as other:
+        assert (await other.acquire(SESSION, "sms", lease=LEASE)).degraded == "ResponseError"
+
+
+async def test_closing_tells_the_server_what_it_is_owed(valkey: Valkey) -> None:
+    async with RedisCooldownTracker(valkey.url) as tracker:
+        with paused(valkey):
+            await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), 60.0)
+    assert list(keys(valkey).values()) == ["-"]
+
+
+async def test_closing_without_the_server_takes_no_longer_than_the_timeout(valkey: Valkey) -> None:
+    tracker = RedisCooldownTracker(valkey.url)
+    with paused(valkey):
+        await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), 60.0)
+        began = time.monotonic()
+        await tracker.aclose()
+        assert time.monotonic() - began < 0.75
+        with pytest.raises(CooldownError):
+            await tracker.acquire(SESSION, "sms", lease=LEASE)
+
+
+# -- cancellation ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_caller_cancelled_while_it_asks_leaves_nothing_behind(
+    valkey: Valkey, tracker: RedisCooldownTracker
+) -> None:
+    with paused(valkey):
+        task = asyncio.create_task(tracker.acquire(SESSION, "sms", lease=LEASE))
+        follower = asyncio.create_task(tracker.acquire(SESSION, "sms", lease=LEASE))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    with contextlib.suppress(CooldownError):  # the server may have taken the first one's word by then
+        await tracker.release(await follower)
+    await back_to_normal(tracker)
+    assert keys(valkey) == {}
+    await tracker.acquire(SESSION, "sms", lease=LEASE)
+
+
+@pytest.mark.parametrize("window", [60.0, None])
+async def test_a_settling_takes_effect_even_if_the_caller_is_cancelled(
+    valkey: Valkey, tracker: RedisCooldownTracker, window: float | None
+) -> None:
+    held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+    settling = tracker.release(held) if window is None else tracker.start(held, window)
+    with paused(valkey):
+        task = asyncio.create_task(settling)
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await back_to_normal(tracker)
+    assert list(keys(valkey).values()) == ["-"] * (window is not None)
+
+
+async def test_a_waiter_that_is_cancelled_stops_listening(
+    valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker
+) -> None:
+    await tracker.acquire(SESSION, "sms", lease=LEASE)
+    task = asyncio.create_task(other.acquire(SESSION, "sms", lease=LEASE, max_wait=20.0))
+    await asyncio.sleep(0.1)
+    with valkey.client() as client:
+        assert len(client.pubsub_channels()) == 1
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0.05)
+        assert client.pubsub_channels() == []
+
+
+# -- loops and processes -----------------------------------------------------------------------------------------------
+
+
+def test_windows_and_debts_outlive_the_loop_that_began_them(valkey: Valkey) -> None:
+    tracker = RedisCooldownTracker(valkey.url)
+
+    async def send(channel: str) -> None:
+        await tracker.start(await tracker.acquire(SESSION, channel, lease=LEASE), 60.0)
+
+    async def left(channel: str) -> float:
+        return await tracker.remaining(SESSION, channel)
+
+    async def settle() -> None:
+        await tracker.remaining(SESSION, "sms")
+        await back_to_normal(tracker)
+        await tracker.aclose()
+
+    asyncio.run(send("sms"))  # which nobody closes
+    assert 59.0 < asyncio.run(left("sms")) <= 60.0
+    with paused(valkey):
+        asyncio.run(send("email"))
+    asyncio.run(settle())
+    assert list(keys(valkey).values()) == ["-"] * 2
+
+
+def test_a_tracker_in_use_on_an_open_loop_refuses_another(valkey: Valkey) -> None:
+    tracker = RedisCooldownTracker(valkey.url)
+    with asyncio.Runner() as runner:
+        runner.run(tracker.remaining(SESSION, "sms"))
+        raised: list[BaseException] = []
+
+        def elsewhere() -> None:
+            try:
+                asyncio.run(tracker.remaining(SESSION, "sms"))
+            except WrongLoopError as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        assert len(raised) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_opens_connections_of_its_own(valkey: Valkey) -> None:
+    tracker = RedisCooldownTracker(valkey.url)
+
+    async def send(channel: str) -> None:
+        await tracker.start(await tracker.acquire(SESSION, channel, lease=LEASE), 60.0)
+
+    with asyncio.Runner() as runner:
+        runner.run(send("sms"))  # the loop stays open in the parent
+        child = os.fork()
+        if child == 0:  # pragma: no cover the child leaves no data
+            status = 1
+            try:
+                asyncio.run(send("email"))
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        runner.run(send("telegram"))
+    assert list(keys(valkey).values()) == ["-"] * 3
+
+
+# -- what can be wrong -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"url": "http://user:hunter2@localhost"},
+        {"url": "redis://user:hunter2@localhost:port"},
+        {"url": None},
+        {"url": 5},
+        {"timeout": 0},
+        {"timeout": math.inf},
+        {"timeout": "1"},
+        {"window": -1.0},
+        {"on_outage": "unlimited"},
+        {"prefix": b"x"},
+        {"secret": 5},
+    ],
+    ids=str,
+)
+def test_a_wrong_setting_fails_where_it_is_written(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        RedisCooldownTracker(**{"url": "redis://localhost", **settings})
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_tracker_shows_no_address() -> None:
+    assert repr(RedisCooldownTracker("redis://user:hunter2@localhost")) == "<RedisCooldownTracker 'kodmobi:'>"
+
+
+async def test_a_reservation_of_another_tracker_is_refused(tracker: RedisCooldownTracker) -> None:
+    foreign = await MemoryCooldownTracker().acquire(SESSION, "sms", lease=LEASE)
+    with pytest.raises(ConfigurationError):
+        await tracker.start(foreign, 60.0)
+    with pytest.raises(ConfigurationError):
+        await tracker.release(foreign)
+
+
+async def test_a_burst_of_many_pairs_shares_its_trips(valkey: Valkey, tracker: RedisCooldownTracker) -> None:
+    async def send(number: int) -> str:
+        held = await tracker.acquire(f"{number:026d}", "sms", lease=LEASE)
+        await tracker.start(held, 60.0)
+        return held.window
+
+    assert set(await asyncio.gather(*(send(number) for number in range(2_000)))) == {"shared"}
+    assert len(keys(valkey)) == 2_000
+    with valkey.client() as client:
+        assert int(client.info("clients")["connected_clients"]) < 40
