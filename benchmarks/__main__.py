@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks import charts, loops
 from benchmarks.contestants import BASE, CONTESTANTS
+from benchmarks.costs import measure_costs
+from benchmarks.scale import CONCURRENCIES, measure_scale
 from benchmarks.send import Plan, compare
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 RESULTS: Final = Path(__file__).parent / "results"
 CHART_CONCURRENCY: Final = 64
+INSTRUCTED_CALLS: Final = 320
+KEYS: Final = (10_000, 100_000, 1_000_000, 10_000_000)
 
 
 def send(options: argparse.Namespace) -> list[str]:
@@ -37,6 +41,31 @@ def send(options: argparse.Namespace) -> list[str]:
     return comparison.doubts()
 
 
+def scale(options: argparse.Namespace) -> list[str]:
+    """Measure how the cost of a send grows."""
+    outcome = measure_scale(
+        loop=options.loops[0],
+        concurrencies=CONCURRENCIES,
+        rounds=min(options.rounds, 3),
+        seconds=options.seconds,
+        keys=tuple(options.keys),
+    )
+    _write(options.out, "scale.json", outcome.to_json())
+    _write(options.out, "scale.md", outcome.to_markdown())
+    print(outcome.to_markdown())
+    _draw(lambda: charts.draw_scale(outcome, options.out / "scale.svg"))
+    return []
+
+
+def costs(options: argparse.Namespace) -> list[str]:
+    """Measure small operations, the import, and instructions."""
+    outcome = measure_costs(import_rounds=3 * options.rounds, calls=INSTRUCTED_CALLS)
+    _write(options.out, "costs.json", outcome.to_json())
+    _write(options.out, "costs.md", outcome.to_markdown())
+    print(outcome.to_markdown())
+    return []
+
+
 def _write(folder: Path, name: str, text: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(text, "utf-8")
@@ -49,7 +78,7 @@ def _draw(drawing: Callable[[], None]) -> None:
         print("no chart was drawn: matplotlib is not installed", file=sys.stderr)
 
 
-PARTS: Final[dict[str, Callable[[argparse.Namespace], list[str]]]] = {"send": send}
+PARTS: Final[dict[str, Callable[[argparse.Namespace], list[str]]]] = {"send": send, "scale": scale, "costs": costs}
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -61,6 +90,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="of every contestant (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=0.2, help="about so long is a round (default: %(default)s)")
     parser.add_argument("--calls", type=int, default=0, help="in a round, instead of --seconds")
+    parser.add_argument("--keys", nargs="+", type=int, default=list(KEYS), metavar="N", help="in a virtual hour")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the folder for what comes of it")
     options = parser.parse_args(argv)
     unknown = [part for part in options.parts if part not in PARTS]

@@ -11,6 +11,7 @@ from benchmarks.figures import plain
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from benchmarks.scale import Scale
     from benchmarks.send import Comparison, Figure
 
 # Contrast of 4.5 or more on white and 4 or more on GitHub's black.
@@ -18,6 +19,7 @@ TEXT: Final = "#737b85"
 BAR: Final = "#9aa4b0"
 REFERENCE: Final = "#737b85"
 HIGHLIGHT: Final = "#0f9d6b"
+SHADES: Final = (1.0, 0.7, 0.45)
 
 
 def _pyplot() -> Any:
@@ -52,9 +54,7 @@ def _save(figure: Any, path: Path) -> None:
 def draw_comparison(comparison: Comparison, path: Path, *, loop: str, concurrency: int) -> None:
     """Draw what a call costs each contestant as a bar, cheapest first."""
     pyplot = _pyplot()
-    figures = [
-        figure for figure in comparison.figures if (figure.loop, figure.concurrency) == (loop, concurrency)
-    ]
+    figures = [figure for figure in comparison.figures if (figure.loop, figure.concurrency) == (loop, concurrency)]
     figures.sort(key=lambda figure: figure.ratio.median)
     canvas, axes = pyplot.subplots(figsize=(8.6, 0.36 * len(figures) + 1.35))
     longest = max(figure.ratio.median for figure in figures)
@@ -84,7 +84,9 @@ def draw_comparison(comparison: Comparison, path: Path, *, loop: str, concurrenc
         ha="left",
         va="bottom",
     )
-    canvas.subplots_adjust(left=0.245, right=0.99, top=1 - 0.45 / canvas.get_figheight(), bottom=0.62 / canvas.get_figheight())
+    canvas.subplots_adjust(
+        left=0.245, right=0.99, top=1 - 0.45 / canvas.get_figheight(), bottom=0.62 / canvas.get_figheight()
+    )
     _save(canvas, path)
     pyplot.close(canvas)
 
@@ -102,3 +104,49 @@ def _bar(axes: Any, row: int, figure: Figure, longest: float) -> None:
         color=HIGHLIGHT if figure.contestant == OURS else TEXT,
         weight="bold" if figure.contestant == OURS else "normal",
     )
+
+
+def draw_scale(scale: Scale, path: Path) -> None:
+    """Draw the cost of a call over the calls at a time, a line for each time that the server takes."""
+    pyplot = _pyplot()
+    canvas, axes = pyplot.subplots(figsize=(8.6, 4.2))
+    delays = sorted({point.delay for point in scale.points})
+    for name, style in ((OURS, "-"), (BASE, (0, (3, 2)))):
+        for delay, shade in zip(delays, SHADES, strict=True):
+            points = [point for point in scale.points if (point.contestant, point.delay) == (name, delay)]
+            axes.plot(
+                [point.concurrency for point in points],
+                [point.ratio.median for point in points],
+                color=HIGHLIGHT if name == OURS else BAR,
+                alpha=shade,
+                linestyle=style,
+                linewidth=2.0,
+                marker="o",
+                markersize=4,
+                label=f"{CONTESTANTS[name].label}, server takes {delay} ms",
+            )
+    widths = sorted({point.concurrency for point in scale.points})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(widths, [str(width) for width in widths])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("requests at a time")
+    axes.grid(axis="y", color=TEXT, alpha=0.25, linewidth=0.7)
+    axes.tick_params(length=0)
+    for name, side in axes.spines.items():
+        side.set_visible(name == "bottom")
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=TEXT, ncols=2, loc="upper right")
+    canvas.suptitle(
+        "Client CPU of one request; 1 = a bare aiohttp call, 64 at a time, no delay", x=0.02, ha="left", weight="bold"
+    )
+    environment = scale.environment
+    canvas.text(
+        0.02,
+        0.02,
+        f"{scale.loop}, medians. {environment.date}, {environment.python}, aiohttp {environment.versions['aiohttp']}."
+        " Few calls at a time with a slow server: the processor has gone cold between them.",
+        fontsize=8.5,
+    )
+    canvas.subplots_adjust(left=0.06, right=0.985, top=0.9, bottom=0.19)
+    _save(canvas, path)
+    pyplot.close(canvas)

@@ -132,7 +132,7 @@ class Comparison:
         lines = [f"- left out: {CONTESTANTS[name].label}: {reason}" for name, reason in self.left_out.items()]
         if any(figure.server_was_busy for figure in self.figures):
             lines.append(
-                f"- † the server used more than {SERVER_IS_BUSY:.0%} of a processor: the time on the clock is partly its"
+                f"- † the server used more than {SERVER_IS_BUSY:.0%} of a processor; the clock may have waited for it"
             )
         return "\n".join([*lines, ""]) if lines else ""
 

@@ -110,7 +110,7 @@ class Usage(NamedTuple):
 class Route:
     """One kind of request: how it is answered, and after how many seconds."""
 
-    __slots__ = ("_parts", "_status", "_written", "_writer", "delay")
+    __slots__ = ("_parts", "_status", "_writer", "_written", "delay")
 
     def __init__(self, status: str, writer: Callable[[datetime], bytes], delay: float) -> None:
         self.delay = delay

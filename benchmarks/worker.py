@@ -87,7 +87,7 @@ class UnfairRoundError(Exception):
 
 def session_ids(count: int) -> list[str]:
     """Return so many different ULIDs, of this moment."""
-    start = time.time_ns() // 1_000_000 << 80 | random.getrandbits(79)  # noqa: S311 not a secret
+    start = time.time_ns() // 1_000_000 << 80 | random.getrandbits(79)
     return [_spelled(start + number) for number in range(count)]
 
 
@@ -107,9 +107,13 @@ async def drive(call: Call, ids: list[str], concurrency: int) -> None:
         await asyncio.gather(*(work() for _ in range(concurrency)))
 
 
-def fewest(concurrency: int) -> int:
-    """Return the calls at least of a round: enough to get over its first moment, in which all call at once."""
-    return max(CALIBRATION, min(8 * concurrency, 1_024), 2 * concurrency)
+def fewest(concurrency: int, delay: int) -> int:
+    """Return the calls at least of a round: enough to get over its first moment, in which all call at once.
+
+    Where the server takes its time, no more than fit in two seconds.
+    """
+    calls = max(CALIBRATION, min(8 * concurrency, 1_024), 2 * concurrency)
+    return min(calls, max(2, 2_000 // delay) * concurrency) if delay else calls
 
 
 def usage(port: int) -> dict[str, float]:
@@ -131,11 +135,7 @@ async def measure(name: str, terms: Terms) -> Sample:
     """
     async with CONTESTANTS[name].open(terms.base, terms.concurrency) as call:
         await drive(call, session_ids(terms.concurrency), terms.concurrency)  # opens the connections
-        count = max(CALIBRATION, terms.concurrency)
-        ids, began = session_ids(count), time.perf_counter()
-        await drive(call, ids, terms.concurrency)
-        per_call = (time.perf_counter() - began) / count
-        calls = terms.calls or max(fewest(terms.concurrency), int(terms.seconds / per_call))
+        calls = terms.calls or await _calls_that_fit(call, terms)
         ids = session_ids(calls)
         gc.collect()
         before = usage(terms.port)
@@ -148,6 +148,14 @@ async def measure(name: str, terms: Terms) -> Sample:
     share = (after["cpu"] - before["cpu"]) / (after["wall"] - before["wall"])
     opened = int(after["connections"] - before["connections"]) - 1  # the question about the usage comes over one
     return Sample(calls, cpu / calls * 1e6, wall / calls * 1e6, share, opened)
+
+
+async def _calls_that_fit(call: Call, terms: Terms) -> int:
+    least = fewest(terms.concurrency, terms.delay)
+    ids = session_ids(min(least, max(CALIBRATION, terms.concurrency)))
+    began = time.perf_counter()
+    await drive(call, ids, terms.concurrency)
+    return max(least, int(terms.seconds * len(ids) / (time.perf_counter() - began)))
 
 
 def run(name: str, terms: Terms) -> Sample:
@@ -177,7 +185,7 @@ def main() -> None:
             reply = {"missing": error.name or str(error)}
         except Exception as error:  # noqa: BLE001 whatever a contestant raises is told, and ends the run there
             reply = {"failed": f"{type(error).__name__}: {error}"[:300]}
-        print(json.dumps(reply), flush=True)  # noqa: T201 the way back
+        print(json.dumps(reply), flush=True)
 
 
 if __name__ == "__main__":
