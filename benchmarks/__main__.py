@@ -12,6 +12,7 @@ from benchmarks.contestants import BASE, CONTESTANTS
 from benchmarks.costs import measure_costs
 from benchmarks.scale import CONCURRENCIES, measure_scale
 from benchmarks.send import Plan, compare
+from benchmarks.worker import LONGEST_ROUND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -81,16 +82,32 @@ def _draw(drawing: Callable[[], None]) -> None:
 PARTS: Final[dict[str, Callable[[argparse.Namespace], list[str]]]] = {"send": send, "scale": scale, "costs": costs}
 
 
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("it takes 1 or more")
+    return value
+
+
+def _duration(text: str) -> float:
+    value = float(text)
+    if not 0 < value < LONGEST_ROUND:
+        raise argparse.ArgumentTypeError("it takes a few seconds, or a part of one")
+    return value
+
+
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all by default")
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), metavar="NAME")
     parser.add_argument("--loops", nargs="+", choices=loops.LOOPS, default=list(loops.available()), metavar="LOOP")
-    parser.add_argument("--concurrency", nargs="+", type=int, default=[1, 64, 512], metavar="N")
-    parser.add_argument("--rounds", type=int, default=5, help="of every contestant (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=0.2, help="about so long is a round (default: %(default)s)")
-    parser.add_argument("--calls", type=int, default=0, help="in a round, instead of --seconds")
-    parser.add_argument("--keys", nargs="+", type=int, default=list(KEYS), metavar="N", help="in a virtual hour")
+    parser.add_argument("--concurrency", nargs="+", type=_positive, default=[1, 64, 512], metavar="N")
+    parser.add_argument("--rounds", type=_positive, default=5, help="of every contestant (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=_duration, default=0.2, help="about so long is a round (default: %(default)s)"
+    )
+    parser.add_argument("--calls", type=_positive, default=0, help="in a round, instead of --seconds")
+    parser.add_argument("--keys", nargs="+", type=_positive, default=list(KEYS), metavar="N", help="in a virtual hour")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the folder for what comes of it")
     options = parser.parse_args(argv)
     unknown = [part for part in options.parts if part not in PARTS]

@@ -60,7 +60,9 @@ def draw_comparison(comparison: Comparison, path: Path, *, loop: str, concurrenc
     longest = max(figure.ratio.median for figure in figures)
     for row, figure in enumerate(figures):
         _bar(axes, row, figure, longest)
-    axes.axvline(1.0, color=REFERENCE, linewidth=0.9, linestyle=(0, (3, 3)), zorder=0)
+    # from the bare call downwards: above it the line would run through the numbers
+    bare = next(row for row, figure in enumerate(figures) if figure.contestant == BASE)
+    axes.plot([1.0, 1.0], [bare, len(figures) - 0.4], color=REFERENCE, linewidth=0.9, linestyle=(0, (3, 3)), zorder=0)
     axes.invert_yaxis()
     axes.set_xlim(0, longest * 1.16)
     axes.set_yticks(range(len(figures)), [CONTESTANTS[figure.contestant].label for figure in figures])

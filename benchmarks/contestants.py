@@ -158,6 +158,7 @@ BASE: Final = "aiohttp"
 """The contestant that all others are compared with."""
 
 OURS: Final = "ours"
+LIMIT: Final = "raw"
 
 CONTESTANTS: Final[dict[str, Contestant]] = {
     each.name: each
@@ -172,6 +173,6 @@ CONTESTANTS: Final[dict[str, Contestant]] = {
         Contestant("twilio", "twilio, Verify", ("twilio",), peers.twilio),
         Contestant("prelude", "prelude (httpx)", ("prelude-python-sdk",), peers.prelude_httpx),
         Contestant("prelude_aiohttp", "prelude (aiohttp)", ("prelude-python-sdk",), peers.prelude_aiohttp),
-        Contestant("raw", "asyncio protocol: the limit", (), raw, is_peer=False),
+        Contestant(LIMIT, "asyncio protocol: the limit", (), raw, is_peer=False),
     )
 }
