@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks import charts, loops
 from benchmarks.contestants import BASE, CONTESTANTS
 from benchmarks.costs import measure_costs
+from benchmarks.processes import ContestantError
 from benchmarks.scale import CONCURRENCIES, measure_scale
 from benchmarks.send import Plan, compare
 from benchmarks.worker import LONGEST_ROUND
@@ -117,9 +118,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run; return 1 if a figure cannot be trusted."""
+    """Run; return 1 if a figure cannot be trusted, or the bare call failed."""
     options = _arguments(argv)
-    doubts = [doubt for part in options.parts or PARTS for doubt in PARTS[part](options)]
+    try:
+        doubts = [doubt for part in options.parts or PARTS for doubt in PARTS[part](options)]
+    except ContestantError as error:
+        print(f"no comparison without it: {error}", file=sys.stderr)
+        return 1
     for doubt in doubts:
         print(f"not to be trusted: {doubt}", file=sys.stderr)
     return 1 if doubts else 0
