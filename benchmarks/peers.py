@@ -3,8 +3,8 @@
 Each asks for what it was made for, since none can ask for a code of kod.mobi: Slack for a message, Twilio and Prelude
 for a verification. The server answers each with its own service's documented answer.
 
-The pools of httpx and Prelude stay as they come. Made as wide as the concurrency, httpx's costs three times as much with
-64 calls at a time, since each request looks at every idle connection.
+The pools of httpx and Prelude stay as they come. Made as wide as the concurrency, httpx's costs three times as much
+with 64 calls at a time, since each request looks at every idle connection.
 """
 
 from __future__ import annotations
