@@ -57,14 +57,14 @@ def draw_comparison(comparison: Comparison, path: Path, *, loop: str, concurrenc
     figures = [figure for figure in comparison.figures if (figure.loop, figure.concurrency) == (loop, concurrency)]
     figures.sort(key=lambda figure: figure.ratio.median)
     canvas, axes = pyplot.subplots(figsize=(8.6, 0.36 * len(figures) + 1.35))
-    longest = max(figure.ratio.median for figure in figures)
+    longest = max(figure.ratio.high for figure in figures)
     for row, figure in enumerate(figures):
         _bar(axes, row, figure, longest)
     # from the bare call downwards: above it the line would run through the numbers
     bare = next(row for row, figure in enumerate(figures) if figure.contestant == BASE)
     axes.plot([1.0, 1.0], [bare, len(figures) - 0.4], color=REFERENCE, linewidth=0.9, linestyle=(0, (3, 3)), zorder=0)
     axes.invert_yaxis()
-    axes.set_xlim(0, longest * 1.16)
+    axes.set_xlim(0, longest * 1.12)
     axes.set_yticks(range(len(figures)), [CONTESTANTS[figure.contestant].label for figure in figures])
     for tick, figure in zip(axes.get_yticklabels(), figures, strict=True):
         if figure.contestant == OURS:

@@ -145,10 +145,11 @@ class Comparison:
                 f"- † the server used more than {SERVER_IS_BUSY:.0%} of a processor; the clock may have waited for it"
             )
         if OURS in self.plan.contestants and OURS not in self.left_out:
-            cheaper = ", ".join(
-                f"{CONTESTANTS[figure.contestant].label} ({figure.loop}, {figure.concurrency} at a time)"
-                for figure in self.cheaper_peers()
-            )
+            where: dict[str, list[str]] = {}
+            for figure in self.cheaper_peers():
+                label = CONTESTANTS[figure.contestant].label
+                where.setdefault(label, []).append(f"{figure.loop} {figure.concurrency}")
+            cheaper = "; ".join(f"{label} ({', '.join(places)})" for label, places in where.items())
             lines.append(f"- cheaper than {CONTESTANTS[OURS].label}: {cheaper or 'no peer'}")
         return "\n".join([*lines, ""]) if lines else ""
 
