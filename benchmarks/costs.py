@@ -88,6 +88,7 @@ class Costs:
                 for name, count in sorted(counted.per_call.items(), key=lambda item: item[1])
             ]
             parts.append(table(["instructions of one call, 64 at a time", "thousands", "ratio"], rows))
+            parts.append(f"Instructions of the import: {counted.imports:.2f} × those of what it stands on.\n")
         return "\n".join(parts)
 
 

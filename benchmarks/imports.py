@@ -12,7 +12,7 @@ from benchmarks.figures import Spread
 from benchmarks.processes import ROOT
 
 BASIS: Final = "aiohttp, attrs, cattrs, tenacity, ulid"
-OURS: Final = "kodmobi_async"
+PACKAGE: Final = "kodmobi_async"
 
 _SCRIPT: Final = "import time; began = time.process_time(); import {modules}; print(time.process_time() - began)"
 
@@ -34,7 +34,7 @@ class ImportCost:
 
 def measure_imports(rounds: int) -> ImportCost:
     """Import in turn; the first round only fills the caches."""
-    pairs = [(_once(BASIS), _once(OURS)) for _ in range(rounds + 1)][1:]
+    pairs = [(_once(BASIS), _once(PACKAGE)) for _ in range(rounds + 1)][1:]
     return ImportCost(
         basis=Spread.of(basis for basis, _ in pairs),
         ours=Spread.of(ours for _, ours in pairs),

@@ -19,6 +19,7 @@ from typing import Final
 import attrs
 
 from benchmarks.contestants import BASE, CONTESTANTS, OURS
+from benchmarks.imports import BASIS, PACKAGE
 from benchmarks.processes import ROOT, ServerProcess
 from benchmarks.worker import Terms, drive, session_ids, stay_on_loopback
 
@@ -31,11 +32,19 @@ _TOTAL: Final = re.compile(r"^(?:summary|totals): ([0-9]+)", re.MULTILINE)
 
 @attrs.frozen
 class Instructions:
-    """Instructions of one call, and as a multiple of the bare call's."""
+    """What callgrind counted.
+
+    Attributes:
+        per_call: Of one call, by contestant.
+        ratio: The same, as a multiple of the bare call's.
+        calls: The N.
+        imports: Of importing the package, as a multiple of importing what it stands on.
+    """
 
     per_call: dict[str, int]
     ratio: dict[str, float]
     calls: int
+    imports: float
 
 
 def is_available() -> bool:
@@ -44,20 +53,30 @@ def is_available() -> bool:
 
 
 def count_instructions(calls: int, names: tuple[str, ...] = (BASE, OURS, "tuned", "raw")) -> Instructions:
-    """Count those of one call, for each contestant."""
+    """Count those of one call, for each contestant, and those of the import."""
+
+    def of_calls(name: str, port: int, calls: int) -> int:
+        return _count("-m", "benchmarks.instructions", name, str(port), str(calls))
+
     with ServerProcess() as server:
         per_call = {
-            name: round((_count(name, server.port, 2 * calls) - _count(name, server.port, calls)) / calls)
+            name: round((of_calls(name, server.port, 2 * calls) - of_calls(name, server.port, calls)) / calls)
             for name in names
         }
-    return Instructions(per_call, {name: round(count / per_call[BASE], 3) for name, count in per_call.items()}, calls)
+    nothing, basis, ours = (_count("-c", code) for code in ("pass", f"import {BASIS}", f"import {PACKAGE}"))
+    return Instructions(
+        per_call,
+        {name: round(count / per_call[BASE], 3) for name, count in per_call.items()},
+        calls,
+        round((ours - nothing) / (basis - nothing), 3),
+    )
 
 
-def _count(name: str, port: int, calls: int) -> int:
+def _count(*arguments: str) -> int:
+    """Return the instructions of a Python program, from its start to its end."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "callgrind.out"
-        program = [sys.executable, "-m", "benchmarks.instructions", name, str(port), str(calls)]
-        command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", *program]
+        command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", sys.executable, *arguments]
         # a fixed seed: dictionaries and sets are laid out alike in every process
         environment = {**os.environ, "PYTHONHASHSEED": "0"}
         subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=environment, timeout=LONGEST)

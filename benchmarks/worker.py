@@ -143,7 +143,7 @@ async def measure(name: str, terms: Terms) -> Sample:
         await drive(call, ids, terms.concurrency)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         after = usage(terms.port)
-    if after["requests"] - before["requests"] != calls or after["refused"]:
+    if after["requests"] - before["requests"] != calls or after["refused"] != before["refused"]:
         raise UnfairRoundError(f"{calls} calls made {after['requests'] - before['requests']:.0f} requests")
     share = (after["cpu"] - before["cpu"]) / (after["wall"] - before["wall"])
     opened = int(after["connections"] - before["connections"]) - 1  # the question about the usage comes over one
