@@ -145,10 +145,10 @@ def draw_scale(scale: Scale, path: Path) -> None:
     canvas.text(
         0.02,
         0.02,
-        f"{scale.loop}, medians. {environment.date}, {environment.python}, aiohttp {environment.versions['aiohttp']}."
-        " Few calls at a time with a slow server: the processor has gone cold between them.",
+        f"{scale.loop}, medians. {environment.date}, {environment.python}, aiohttp {environment.versions['aiohttp']}.\n"
+        "Between few calls to a slow server the process sleeps, and each wake-up costs any client more.",
         fontsize=8.5,
     )
-    canvas.subplots_adjust(left=0.06, right=0.985, top=0.9, bottom=0.19)
+    canvas.subplots_adjust(left=0.06, right=0.985, top=0.9, bottom=0.225)
     _save(canvas, path)
     pyplot.close(canvas)

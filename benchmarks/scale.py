@@ -107,6 +107,10 @@ class Scale:
             for name in (OURS, BASE)
             for delay in delays
         ]
+        rows += [
+            [f"the first over the second, {delay} ms", *(self._quotient(delay, width) for width in widths)]
+            for delay in delays
+        ]
         head = [f"{self.loop}: CPU of one call, by calls at a time", *map(plain_int, widths)]
         parts.append(table(head, rows))
         rows = [
@@ -120,10 +124,18 @@ class Scale:
         return "\n".join(parts)
 
     def _cell(self, name: str, delay: int, width: int) -> str:
+        point = self._find(name, delay, width)
+        return "" if point is None else f"{plain(point.ratio.median)} ×"
+
+    def _quotient(self, delay: int, width: int) -> str:
+        ours, bare = self._find(OURS, delay, width), self._find(BASE, delay, width)
+        return "" if ours is None or bare is None else f"{plain(ours.cpu.median / bare.cpu.median)}"
+
+    def _find(self, name: str, delay: int, width: int) -> Point | None:
         for point in self.points:
             if (point.contestant, point.delay, point.concurrency) == (name, delay, width):
-                return f"{plain(point.ratio.median)} ×"
-        return ""
+                return point
+        return None
 
 
 def plain_int(value: int) -> str:
