@@ -124,6 +124,7 @@ def test_json_is_one_object_in_the_spelling_of_the_api(service: Background, caps
         },
         "attempts": 1,
         "confirmed": False,
+        "window": "local",
     }
 
 

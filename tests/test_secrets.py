@@ -32,6 +32,7 @@ from kodmobi_async import (
     ClientClosedError,
     ConfigurationError,
     CooldownError,
+    CooldownUnavailableError,
     InvalidRequestError,
     KodmobiClient,
     KodmobiError,
@@ -252,7 +253,12 @@ def test_every_class_of_error_is_among_the_ways_to_fail() -> None:
         return {kind}.union(*map(classes, kind.__subclasses__()))
 
     # the first has a test of its own, the others are made of words of ours and of an error that is among the ways
-    tried = {way.kind for way in WAYS.values()} | {WrongLoopError, SendInterruptedError, BulkStoppedError}
+    tried = {way.kind for way in WAYS.values()} | {
+        WrongLoopError,
+        SendInterruptedError,
+        BulkStoppedError,
+        CooldownUnavailableError,
+    }
     ours = {kind for kind in classes(KodmobiError) if kind.__module__.startswith("kodmobi_async.")}
     assert ours - {KodmobiError} <= tried
 

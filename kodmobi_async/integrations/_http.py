@@ -11,6 +11,7 @@
 | `UnreadableResponseError` | 202 | the code is on its way, and that is all that is known |
 | `OutcomeUnknownError` | 504 | nobody knows; ``Retry-After`` says when a new send is safe |
 | `TransportError`, `CooldownUnavailableError`, `ClientClosedError`, `BalanceError` | 503 | not now, whoever asks |
+| `SendInterruptedError`, `BulkStoppedError` | 503 | a run of many sends was ended |
 | `ServerError`, other `ResponseError` | 502 | the service behind this one is in trouble |
 | `AuthenticationError`, `ConfigurationError`, `WrongLoopError` | 500 | this service is set up wrong |
 
@@ -29,6 +30,7 @@ from kodmobi_async._errors import (
     AuthenticationError,
     BadRequestError,
     BalanceError,
+    BulkStoppedError,
     ChallengeError,
     ChannelUnavailableError,
     ClientClosedError,
@@ -42,6 +44,7 @@ from kodmobi_async._errors import (
     RateLimitedError,
     RecipientBlockedError,
     ResponseError,
+    SendInterruptedError,
     ServerError,
     SessionExpiredError,
     TransportError,
@@ -65,6 +68,8 @@ STATUSES: Final[dict[type[KodmobiError], int]] = {
     CooldownUnavailableError: 503,
     ClientClosedError: 503,
     BalanceError: 503,
+    SendInterruptedError: 503,
+    BulkStoppedError: 503,
     ServerError: 502,
     ResponseError: 502,
     AuthenticationError: 500,
