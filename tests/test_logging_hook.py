@@ -20,6 +20,7 @@ from kodmobi_async import (
 )
 from kodmobi_async.emulator import Emulator, Fault
 from kodmobi_async.integrations.logging import LoggingHook
+from kodmobi_async.redis import RedisCooldownTracker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -125,6 +126,20 @@ async def test_a_limited_account_is_a_warning_that_names_no_session(
         "the service limits this account: holding back for 2.0 s"
     ]
     assert lines(log, session)[2] == "again in n s: HTTP 429"
+
+
+async def test_a_send_without_the_shared_windows_is_told(
+    emulator: Emulator, session: str, log: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        RedisCooldownTracker("redis://127.0.0.1:1") as cooldowns,
+        KodmobiClient(
+            emulator.api_key, base_url=emulator.base_url, cooldowns=cooldowns, hooks=[LoggingHook()]
+        ) as client,
+    ):
+        await client.send(session, "sms")
+    told = "by this process's own windows alone: the shared ones are not to be had (ConnectionError)"
+    assert [line for line in lines(log, session) if "windows alone" in line] == [told]
 
 
 @pytest.mark.parametrize("spelled", [str.upper, str.lower])

@@ -35,6 +35,7 @@ from kodmobi_async import (
 )
 from kodmobi_async.emulator import Emulator, Fault
 from kodmobi_async.integrations.opentelemetry import OpenTelemetryHook
+from kodmobi_async.redis import RedisCooldownTracker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -193,6 +194,18 @@ async def test_a_call_that_the_cooldown_holds_back_has_a_span_without_an_attempt
     ((name, more),) = events(span)
     assert name == "cooldown_hit"
     assert more == {"kodmobi.retry_after": pytest.approx(60, abs=0.1), "kodmobi.by_service": False}
+
+
+async def test_a_send_without_the_shared_windows_has_an_event_for_that(
+    emulator: Emulator, traced: Traced, session: str
+) -> None:
+    async with (
+        RedisCooldownTracker("redis://127.0.0.1:1") as cooldowns,
+        KodmobiClient(emulator.api_key, base_url=emulator.base_url, cooldowns=cooldowns, hooks=[traced.hook]) as client,
+    ):
+        await client.send(session, "sms")
+    found = dict(events(traced.only))
+    assert found["tracker_degraded"] == {"kodmobi.reason": "ConnectionError"}
 
 
 # -- attempts ----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import kodmobi_async
 from kodmobi_async import KodmobiClient, KodmobiError, Limits, Outcome, RetryPolicy, Timeout
 from kodmobi_async.cli._exits import ExitCode
 from kodmobi_async.emulator import Emulator, Fault
+from kodmobi_async.redis import RedisCooldownTracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,6 +150,22 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
     assert rows.keys() == settings().keys()
     for name, default in settings().items():
         assert rows[name].strip("`") == (STANDS_FOR.get(name) or str(default)).strip("`"), name
+
+
+def test_every_argument_of_the_shared_tracker_is_in_the_table_with_its_default() -> None:
+    parameters = dict(inspect.signature(RedisCooldownTracker).parameters)
+    del parameters["url"]
+    rows = {names_in(row[0])[0]: row[1] for row in table("argument")}
+    shown = {name: json.loads(row.strip("`").removeprefix("b")) for name, row in rows.items()}
+    assert shown == {name: _plain(parameter.default) for name, parameter in parameters.items()}
+
+
+def _plain(default: Any) -> Any:
+    return default.decode() if isinstance(default, bytes) else default
+
+
+def test_every_record_is_in_the_table() -> None:
+    assert {names_in(row[0])[0] for row in table("record")} == {kind.__name__ for kind in kodmobi_async.Record.__args__}
 
 
 def test_every_exit_code_is_in_the_table() -> None:

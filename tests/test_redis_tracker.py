@@ -30,6 +30,10 @@ from kodmobi_async import (
     WrongLoopError,
 )
 from kodmobi_async.redis import RedisCooldownTracker
+from kodmobi_async.redis._bell import Bell
+from kodmobi_async.redis._courier import Courier, Unreachable
+from kodmobi_async.redis._link import connect
+from kodmobi_async.redis._scripts import LOOK
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -364,6 +368,64 @@ async def test_a_listener_whose_connection_breaks_loses_nothing(
     await asyncio.gather(*waiting)
 
 
+async def test_two_in_line_of_one_process_hear_of_the_same_slot(
+    valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker
+) -> None:
+    held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+    waiting = [asyncio.create_task(other.acquire(SESSION, "sms", lease=LEASE, max_wait=20.0)) for _ in range(2)]
+    await asyncio.sleep(0.1)
+    (key,) = keys(valkey)
+    await tracker.start(held, 0.1)  # the first goes back to the line, behind the second, and goes on listening
+    await asyncio.sleep(0.05)
+    with valkey.client() as client:
+        client.set(key, "another", px=10_000)
+        await asyncio.sleep(0.2)
+        assert not any(task.done() for task in waiting)
+        client.delete(key)
+        client.publish(key, "")
+    (done,), (left,) = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    began = time.monotonic()
+    await other.release(done.result())
+    await left
+    assert time.monotonic() - began < 1.0
+
+
+async def test_who_listens_right_after_another_has_stopped_hears_all_the_same(valkey: Valkey) -> None:
+    client = connect(valkey.url)
+    bell = Bell(client.connection_pool, patience=1.0)
+    with valkey.client() as other:
+        for _ in range(3):
+            async with bell.listen("key") as ear:
+                assert not ear.deaf
+                other.publish("key", "")
+                await asyncio.wait_for(ear.rung.wait(), 1.0)
+    await bell.aclose()
+    await client.aclose()
+
+
+async def test_without_a_server_nothing_is_heard_and_whoever_listens_is_told_so() -> None:
+    client = connect("redis://127.0.0.1:1")
+    async with Bell(client.connection_pool, patience=1.0).listen("key") as ear:
+        assert ear.deaf
+    await client.aclose()
+
+
+async def test_a_script_whose_caller_is_gone_before_it_leaves_stays_here(valkey: Valkey) -> None:
+    client = connect(valkey.url)
+    courier = Courier(client, timeout=1.0)
+    before = valkey.scripts_run()
+    courier.post(LOOK, "key").cancel()
+    await asyncio.sleep(0.01)
+    assert valkey.scripts_run() == before
+    assert await courier.post(LOOK, "key") == [0, 0]
+    waiting = courier.post(LOOK, "key")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await courier.aclose()
+    assert await waiting == Unreachable("closed")
+    await client.aclose()
+
+
 # -- replies that are lost ---------------------------------------------------------------------------------------------
 
 
@@ -403,6 +465,25 @@ async def test_a_settling_whose_reply_was_lost_is_done_once(
     proxy.lose_next = 1
     await unsure.release(held)
     assert list(keys(valkey).values()) == ["-"]
+
+
+async def test_a_settling_that_the_mender_is_faster_with_is_done_once(
+    valkey: Valkey, proxy: LossyProxy, unsure: RedisCooldownTracker
+) -> None:
+    first = await unsure.acquire(SESSION, "sms", lease=LEASE)
+    second = await unsure.acquire(SESSION, "email", lease=LEASE)
+    cancelled = asyncio.create_task(unsure.start(first, 60.0))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    await asyncio.sleep(0.01)
+    assert len(unsure._owed) == 1
+    proxy.lose_next = 1
+    await unsure.start(second, 60.0)  # asks again when the mender has long told the server of both
+    assert (proxy.lost, second.window) == (1, "shared")
+    await back_to_normal(unsure)
+    assert list(keys(valkey).values()) == ["-"] * 2
 
 
 async def test_what_the_server_took_without_our_knowing_is_settled_when_it_is_back(
@@ -491,6 +572,21 @@ async def test_what_was_sent_without_the_server_is_told_to_it_when_it_is_back(
     assert (await tracker.acquire(SESSION, "telegram", lease=LEASE)).window == "shared"
 
 
+async def test_a_server_that_stays_away_is_asked_again_and_again(
+    valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker
+) -> None:
+    with paused(valkey):
+        held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+        unasked = await tracker.acquire(SESSION, "email", lease=LEASE)
+        await tracker.release(unasked)
+        await tracker.start(held, 60.0)
+        await asyncio.sleep(0.4)
+        assert len(tracker._owed) == 1
+    await back_to_normal(tracker)
+    assert 58.0 < await other.remaining(SESSION, "sms") <= 60.0
+    assert await other.remaining(SESSION, "email") == 0.0
+
+
 async def test_windows_that_a_restarted_server_has_lost_still_hold_in_the_process_that_knows_them(
     own_valkey: Valkey,
 ) -> None:
@@ -548,7 +644,26 @@ async def test_a_key_that_is_not_ours_counts_as_a_server_that_cannot_be_had(
         client.delete(key)
         client.lpush(key, "not", "ours")
     async with RedisCooldownTracker(valkey.url) as other:
-        assert (await other.acquire(SESSION, "sms", lease=LEASE)).degraded == "ResponseError"
+        held = await other.acquire(SESSION, "sms", lease=LEASE)
+        assert held.degraded == "ResponseError"
+        await other.start(held, 0.1)
+        await back_to_normal(other)
+        assert (await other.acquire(SESSION, "email", lease=LEASE)).window == "shared"
+
+
+async def test_a_server_that_takes_no_writes_counts_as_one_that_cannot_be_had(
+    valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    with valkey.client() as client:
+        client.config_set("min-replicas-to-write", 1)
+        try:
+            async with RedisCooldownTracker(valkey.url) as tracker:
+                for number in range(3):
+                    assert (await tracker.acquire(SESSION, f"channel-{number}", lease=LEASE)).window == "local"
+                    await asyncio.sleep(0.05)
+        finally:
+            client.config_set("min-replicas-to-write", 0)
+    assert len(caplog.records) == 1
 
 
 async def test_closing_tells_the_server_what_it_is_owed(valkey: Valkey) -> None:

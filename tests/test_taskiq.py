@@ -16,8 +16,10 @@ from test_errors import TREE, made
 from ulid import ULID
 
 from kodmobi_async import (
+    AuthenticationError,
     BulkStoppedError,
     Channel,
+    ClientClosedError,
     ConfigurationError,
     CooldownError,
     InvalidRequestError,
@@ -131,6 +133,11 @@ def test_what_cannot_be_read_is_an_outcome_that_nobody_knows(plain: Any) -> None
 def test_what_may_have_been_sent_is_never_tried_again(kind: type[KodmobiError]) -> None:
     for outcome in (Outcome.UNKNOWN, Outcome.ACCEPTED):
         assert pause_after(made(kind, outcome), 1) is None
+
+
+def test_what_another_try_would_not_change_is_not_tried_again() -> None:
+    for kind in (ClientClosedError, InvalidRequestError, ConfigurationError, AuthenticationError):
+        assert pause_after(made(kind), 1) is None
 
 
 # -- a worker ----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from fastapi import FastAPI
 from test_errors import TREE, made
+from test_readme import names_in, table
 
 from kodmobi_async import CooldownError, KodmobiClient, KodmobiError, Outcome, OutcomeUnknownError, RateLimitedError
 from kodmobi_async.emulator import Emulator, Fault
@@ -47,6 +48,8 @@ def test_the_table_in_words_is_that_of_the_code() -> None:
     for names, status in re.findall(r"^\| (`[^|]*) \| (\d{3}) \|", _http.__doc__ or "", re.MULTILINE):
         written |= dict.fromkeys(re.findall(r"`(\w+)`", names), int(status))
     assert written == {kind.__name__: status for kind, status in _http.STATUSES.items() if kind is not KodmobiError}
+    shown = {name: int(row[0]) for row in table("answer") for name in names_in(row[1])}
+    assert shown == written
 
 
 @pytest.mark.parametrize(

@@ -50,17 +50,15 @@ class Link:
         self._client = connect(url)
         self.courier = Courier(self._client, timeout=timeout)
         self.bell = Bell(self._client.connection_pool, patience=timeout)
-        self._guard: AsyncGenerator[None] | None = None
+        self._guard = self._closing()
 
     async def open(self) -> None:
         """See that nothing stays open if nobody closes this: a loop finishes its generators before it closes."""
-        self._guard = self._closing()
         await anext(self._guard)
 
     async def aclose(self) -> None:
         """Close all connections."""
-        if self._guard is not None:
-            await self._guard.aclose()
+        await self._guard.aclose()
 
     async def _closing(self) -> AsyncGenerator[None]:
         try:
