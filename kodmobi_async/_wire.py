@@ -72,8 +72,9 @@ class Answer:
     """What came back: all of it, or the status and headers with the reason why the body could not be read."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes = b""
+    # not shown where a traceback shows variables: a service may repeat in them what it was sent
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(default=b"", repr=False)
     flaw: str | None = None
 
 
