@@ -21,6 +21,7 @@ from kodmobi_async._sending import Call, Send, Sender, conclude
 from kodmobi_async._settings import (
     Limits,
     RetryPolicy,
+    Secret,
     Timeout,
     check_base_url,
     check_language,
@@ -93,13 +94,17 @@ class KodmobiClient:
         hooks: Iterable[Hook] = (),
         allow_http: bool = False,
     ) -> None:
+        try:
+            key = Secret(resolve_api_key(api_key))
+        finally:
+            del api_key  # a traceback that shows variables must not show it
         self._base_url = check_base_url(base_url, allow_http=allow_http)
         self._timeout = _checked(Timeout, timeout)
         self._max_wait = check_max_wait(max_wait)
         self._cooldowns = MemoryCooldownTracker() if cooldowns is None else cooldowns
         self._transport = Transport(
             base_url=self._base_url,
-            api_key=resolve_api_key(api_key),
+            api_key=key.value,
             limits=_checked(Limits, limits),
             language=check_language(language),
             session=session,

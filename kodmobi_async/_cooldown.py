@@ -282,7 +282,7 @@ class MemoryCooldownTracker:
         holder = self._reserved.get(key)
         if holder is reservation:
             del self._reserved[key]
-        elif holder is not None:
+        elif holder is not None and holder.until > now:
             return  # the lease ran out, and another holds the slot: its own settling counts
         ends = now + window
         self._blocked.extend(key, ends, now)
@@ -391,8 +391,9 @@ class MemoryCooldownTracker:
             del self._lines[line.key]
 
     def _when(self, moment: float) -> float:
-        """Return the tracker's time as the running loop's."""
-        return moment - self._clock.offset
+        """Return the tracker's time as the running loop's, rounded so that a timer never rings before its moment."""
+        when = moment - self._clock.offset
+        return when if when + self._clock.offset >= moment else math.nextafter(when, math.inf)
 
 
 def _key(session_id: str, channel: str) -> str:

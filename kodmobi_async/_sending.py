@@ -217,7 +217,7 @@ class Sender:
     async def _pass_gate(self, call: Call) -> RateLimitedError | None:
         """Wait until a request may go; return the error if that is too late for this call."""
         while (wait := self._gate.opens_at(now := self._clock.now()) - now) > 0:
-            if asyncio.get_running_loop().time() + wait > call.last_start:
+            if asyncio.get_running_loop().time() + wait >= call.last_start:
                 return RateLimitedError(
                     f"no request may go for another {wait:.1f} s: that is the service's or the client's own rate limit",
                     status=None,

@@ -174,6 +174,15 @@ _ADDRESS: Final = re.compile(
 _HIGHEST_PORT: Final = 65_535
 
 
+class Secret:
+    """A string that shows up in no report of variables."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+
+
 def resolve_api_key(api_key: object) -> str:
     """Return the key, from the environment variable ``KODMOBI_API_KEY`` where none is given.
 
@@ -186,6 +195,7 @@ def resolve_api_key(api_key: object) -> str:
             raise ConfigurationError(f"no API key: pass api_key=, or set {API_KEY_VARIABLE}")
     if isinstance(api_key, str) and _API_KEY.fullmatch(api_key):
         return api_key
+    del api_key  # a traceback that shows variables must not show it
     raise ConfigurationError("the API key takes 1 to 1024 printable ASCII characters without spaces")
 
 

@@ -72,9 +72,9 @@ class Answer:
     """What came back: all of it, or the status and headers with the reason why the body could not be read."""
 
     status: int
-    # not shown in the variables of a traceback: a proxy may repeat the request's headers, the key among them
+    # not shown where a traceback shows variables: a service may repeat in them what it was sent
     headers: Mapping[str, str] = attrs.field(repr=False)
-    body: bytes = b""
+    body: bytes = attrs.field(default=b"", repr=False)
     flaw: str | None = None
 
 

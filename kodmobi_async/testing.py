@@ -70,6 +70,14 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._thread_done)
         return future
 
+    async def shutdown_default_executor(self, *args: Any, **kwargs: Any) -> None:
+        """Join the threads, as every loop does, with the clock at rest: the patience for it is real time's."""
+        self._threads_at_work += 1
+        try:
+            await super().shutdown_default_executor(*args, **kwargs)
+        finally:
+            self._threads_at_work -= 1
+
     def _thread_done(self, _future: asyncio.Future[Any]) -> None:
         self._threads_at_work -= 1
 

@@ -138,6 +138,19 @@ def test_windows_outlive_the_loop_that_began_them(tracker: MemoryCooldownTracker
         assert runner.run(left()) == pytest.approx(60.0, abs=5.0)
 
 
+def test_a_wait_on_a_loop_whose_clock_is_coarser_ends_all_the_same(tracker: MemoryCooldownTracker) -> None:
+    """A timer that rings a rounding error too early must not be set to that very moment again."""
+
+    async def send(times: int) -> None:
+        for number in range(times):
+            held = await tracker.acquire(SESSION, "sms", lease=LEASE, max_wait=math.inf)
+            await tracker.start(held, 1.0 + number / 7)
+
+    for start in (0.3, 1e6):
+        with asyncio.Runner(loop_factory=lambda: VirtualClockLoop(start=start)) as runner:  # noqa: B023 called at once
+            runner.run(send(30))
+
+
 def test_a_tracker_in_use_on_an_open_loop_refuses_another(tracker: MemoryCooldownTracker) -> None:
     async def use() -> None:
         await tracker.remaining(SESSION, "sms")

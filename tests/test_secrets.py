@@ -248,6 +248,44 @@ async def test_nothing_that_comes_out_of_a_failed_send_holds_the_key(
     assert_discreet(all_logs)
 
 
+def shown_behind_this_frame(error: BaseException) -> str:
+    """Return what an error shows, without the frame of the test, whose variables hold the key."""
+    trace = error.__traceback__
+    assert trace is not None
+    return shown_by(error.with_traceback(trace.tb_next))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"api_key": f"{KEY}\n"},
+        {"api_key": KEY.encode()},
+        {"base_url": "ftp://api.example"},
+        {"timeout": 3},
+        {"limits": 3},
+        {"retry": 3},
+        {"max_wait": -1},
+        {"language": "\n"},
+        {"hooks": [3]},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_a_client_that_cannot_be_built_does_not_give_its_key_away(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        KodmobiClient(**{"api_key": KEY, **settings})
+    assert KEY not in shown_behind_this_frame(caught.value)
+
+
+async def test_the_search_finds_what_aiohttps_own_errors_hold() -> None:
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.ClientConnectorError) as caught:
+            await session.post("http://127.0.0.1:9/session", headers={"x-api-key": KEY})
+    trace = caught.value.__traceback__
+    assert trace is not None
+    report = traceback.TracebackException(type(caught.value), caught.value, trace.tb_next, capture_locals=True)
+    assert KEY in "".join(report.format())
+
+
 def test_every_class_of_error_is_among_the_ways_to_fail() -> None:
     def classes(kind: type[KodmobiError]) -> set[type[KodmobiError]]:
         return {kind}.union(*map(classes, kind.__subclasses__()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import time
 
 import pytest
@@ -53,6 +54,22 @@ async def test_time_stands_still_while_a_thread_works() -> None:
     began = loop.time()
     async with asyncio.timeout(3600):
         await asyncio.to_thread(time.sleep, 0.01)
+    assert loop.time() == began
+
+
+def test_a_loop_that_ends_waits_for_its_threads_in_real_time() -> None:
+    at_work = threading.Event()
+
+    def work() -> None:
+        at_work.set()
+        time.sleep(0.02)
+
+    with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
+        loop = runner.get_loop()
+        began = loop.time()
+        abandoned = loop.run_in_executor(None, work)
+        at_work.wait()
+        abandoned.cancel()
     assert loop.time() == began
 
 
