@@ -94,6 +94,7 @@ class KodmobiClient:
         hooks: Iterable[Hook] = (),
         allow_http: bool = False,
     ) -> None:
+        self._base_url, self._closed = "not built", False  # for a traceback that shows a client in the making
         try:
             key = Secret(resolve_api_key(api_key))
         finally:
@@ -117,7 +118,6 @@ class KodmobiClient:
         self._session_ends = Deadlines()
         self._calls: set[Call] = set()
         self._idle: asyncio.Event | None = None
-        self._closed = False
 
     def __repr__(self) -> str:
         return f"<KodmobiClient {self._base_url}{' closed' if self._closed else ''}>"
