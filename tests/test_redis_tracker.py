@@ -166,14 +166,14 @@ async def test_a_pair_with_a_dead_holder_is_free_after_its_lease(
     assert 0.08 < time.monotonic() - began < 1.0
 
 
+@pytest.mark.parametrize("window", [3_600.0, None])
 async def test_only_the_holder_can_settle_whichever_process_asks(
-    tracker: RedisCooldownTracker, other: RedisCooldownTracker
+    tracker: RedisCooldownTracker, other: RedisCooldownTracker, window: float | None
 ) -> None:
     late = await tracker.acquire(SESSION, "sms", lease=0.05)
     await asyncio.sleep(0.1)
     await other.acquire(SESSION, "sms", lease=LEASE)
-    await tracker.start(late, 3_600.0)
-    await tracker.release(late)
+    await (tracker.release(late) if window is None else tracker.start(late, window))
     async with RedisCooldownTracker(tracker._url) as third:
         assert await third.remaining(SESSION, "sms") == 60.0
 
