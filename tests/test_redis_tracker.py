@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from tracker_contract import LEASE, OTHER, SESSION, TrackerContract
-from valkey_server import lossy_proxy, running_valkey
+from valkey_server import free_port, lossy_proxy, running_valkey
 
 from kodmobi_async import (
     ConfigurationError,
@@ -166,14 +166,14 @@ async def test_a_pair_with_a_dead_holder_is_free_after_its_lease(
     assert 0.08 < time.monotonic() - began < 1.0
 
 
+@pytest.mark.parametrize("window", [3_600.0, None])
 async def test_only_the_holder_can_settle_whichever_process_asks(
-    tracker: RedisCooldownTracker, other: RedisCooldownTracker
+    tracker: RedisCooldownTracker, other: RedisCooldownTracker, window: float | None
 ) -> None:
     late = await tracker.acquire(SESSION, "sms", lease=0.05)
     await asyncio.sleep(0.1)
     await other.acquire(SESSION, "sms", lease=LEASE)
-    await tracker.start(late, 3_600.0)
-    await tracker.release(late)
+    await (tracker.release(late) if window is None else tracker.start(late, window))
     async with RedisCooldownTracker(tracker._url) as third:
         assert await third.remaining(SESSION, "sms") == 60.0
 
@@ -418,12 +418,12 @@ async def test_a_script_whose_caller_is_gone_before_it_leaves_stays_here(valkey:
     await asyncio.sleep(0.01)
     assert valkey.scripts_run() == before
     assert await courier.post(LOOK, "key") == [0, 0]
-    waiting = courier.post(LOOK, "key")
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    await courier.aclose()
-    assert await waiting == Unreachable("closed")
+    with paused(valkey):
+        waiting = courier.post(LOOK, "key")
+        await asyncio.sleep(0.01)
+        await courier.aclose()
     await client.aclose()
+    assert await waiting == Unreachable("closed")
 
 
 # -- replies that are lost ---------------------------------------------------------------------------------------------
@@ -682,6 +682,29 @@ async def test_closing_without_the_server_takes_no_longer_than_the_timeout(valke
         assert time.monotonic() - began < 0.75
         with pytest.raises(CooldownError):
             await tracker.acquire(SESSION, "sms", lease=LEASE)
+
+
+@pytest.fixture
+def node() -> Iterator[Valkey]:
+    """Return the one node of a cluster, which refuses a script that touches what it was not told of."""
+    with running_valkey(cluster_enabled="yes", cluster_port=str(free_port())) as node:
+        with node.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            while "cluster_state:ok" not in str(client.execute_command("CLUSTER", "INFO", NEVER_DECODE=True)):
+                time.sleep(0.02)
+        yield node
+
+
+async def test_a_node_of_a_cluster_runs_the_scripts(node: Valkey) -> None:
+    async with RedisCooldownTracker(node.url) as tracker, RedisCooldownTracker(node.url) as other:
+        held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+        waiting = asyncio.create_task(other.acquire(SESSION, "sms", lease=LEASE, max_wait=20.0))
+        await asyncio.sleep(0.1)
+        await tracker.release(held)
+        held = await waiting
+        await other.start(held, 60.0)
+        assert (held.window, held.degraded) == ("shared", None)
+        assert 59.0 < await tracker.remaining(SESSION, "sms") <= 60.0
 
 
 # -- cancellation ------------------------------------------------------------------------------------------------------

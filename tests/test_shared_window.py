@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sys
 from collections import Counter
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 from fleet_worker import make_fleet
-from valkey_server import lossy_proxy, running_valkey
+from valkey_server import free_port, lossy_proxy, running_valkey
 
 from kodmobi_async import Outcome
 from kodmobi_async.integrations.taskiq import send_through
@@ -157,13 +156,6 @@ async def test_whatever_happens_to_the_server_there_is_one_code_a_window(
     assert seen["sent, local"] > 0
     # half a second for two decisions; the rest is for the request, and for a machine that is busy with all of this
     assert together.longest < 0.5 + 3.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def test_a_fastapi_service_of_two_workers_sends_once(emulator: Emulator, valkey: Valkey, session: str) -> None:

@@ -17,13 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 class Valkey:
     """A server in a process of its own, which keeps its port when it is restarted."""
 
     def __init__(self, settings: dict[str, str]) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._server = ValkeyServer(port=self.port, config=settings)
         self._process = 0
