@@ -282,7 +282,7 @@ class MemoryCooldownTracker:
         holder = self._reserved.get(key)
         if holder is reservation:
             del self._reserved[key]
-        elif holder is not None:
+        elif holder is not None and holder.until > now:
             return  # the lease ran out, and another holds the slot: its own settling counts
         ends = now + window
         self._blocked.extend(key, ends, now)

@@ -111,6 +111,18 @@ class TrackerContract:
         await tracker.start(late, 60.0)
         assert await tracker.remaining(SESSION, "sms") == pytest.approx(60.0, abs=self.slack)
 
+    async def test_a_late_start_still_blocks_a_slot_whose_next_holder_is_gone_too(
+        self, tracker: CooldownTracker
+    ) -> None:
+        late = await tracker.acquire(SESSION, "sms", lease=5.0)
+        await asyncio.sleep(5.0)
+        await tracker.acquire(SESSION, "sms", lease=5.0)
+        await asyncio.sleep(5.0)
+        await tracker.start(late, 60.0)
+        with pytest.raises(CooldownError):
+            await tracker.acquire(SESSION, "sms", lease=LEASE)
+        assert await tracker.remaining(SESSION, "sms") == pytest.approx(60.0, abs=0.1)
+
     async def test_settling_twice_changes_nothing(self, tracker: CooldownTracker) -> None:
         held = await tracker.acquire(SESSION, "sms", lease=LEASE)
         await tracker.start(held, 60.0)
