@@ -33,7 +33,7 @@ def client_of(service: Background, session: aiohttp.ClientSession | None = None)
 
 
 def until_asked(service: Background) -> None:
-    while not service.call(lambda: service.emulator.requests.total()):
+    while not service.call(service.emulator.requests.total):
         pass
 
 
