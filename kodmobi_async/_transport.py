@@ -218,7 +218,7 @@ class Transport:
         """Let go of a pool whose loop is closed, or that a fork has copied from the parent process."""
         pool, guard = self._pool, self._guard
         self._pool = self._guard = None
-        if forked:  # pragma: no cover only a forked child comes here, and a child leaves no data
+        if forked:
             _left_to_the_parent.append((pool, guard))
         elif pool is not None:
             await pool.aclose()

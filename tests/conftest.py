@@ -6,6 +6,7 @@ import asyncio
 import signal
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 from valkey_server import running_valkey
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from valkey_server import Valkey
 
 pytest.register_assert_rewrite("tracker_contract")
+
+# how long an example takes is a matter of what else the machine does
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -12,6 +12,7 @@ import itertools
 import math
 import os
 import pickle
+import random
 import sys
 import traceback
 import tracemalloc
@@ -400,6 +401,68 @@ class TestEveryHostileAnswer:
             assert took.bytes < MOST_MEMORY
             assert service.asked("GET") == row.gets
             assert_holds_no_key(caught.value)
+
+
+# -- what nobody has thought of ----------------------------------------------------------------------------------------
+
+THOROUGH: Final = os.environ.get("KODMOBI_THOROUGH") == "1"
+GOOD_ANSWERS: Final = (
+    answer(SENT)[0],
+    answer(zlib.compress(SENT, wbits=GZIP), b"Content-Encoding: gzip")[0],
+    head(b"Transfer-Encoding: chunked") + b"%x\r\n%s\r\n0\r\n\r\n" % (len(SENT), SENT),
+    answer(b'{"sys_message":"ERROR_BLOCKED","error":"No.","error_params":{}}', status=403)[0],
+    head(status=100) + head(b"Retry-After: 1", status=503),
+)
+SPLINTERS: Final = (
+    b"\r\n",
+    b"\r\n\r\n",
+    b"\x00",
+    b"\xff",
+    b" ",
+    b":",
+    b"0",
+    b"9" * 40,
+    b'"',
+    b"{",
+    b"]",
+    b"HTTP/1.1 200 OK\r\n",
+)
+
+
+def _spoiled(luck: random.Random) -> bytes:
+    """Return a good answer with a few things cut out, put in or changed."""
+    text = bytearray(luck.choice(GOOD_ANSWERS))
+    for _ in range(luck.randint(1, 4)):
+        start = luck.randrange(len(text) + 1)
+        end = min(len(text), start + luck.choice((0, 0, 1, 1, 5, 50)))
+        text[start:end] = luck.choice((b"", luck.randbytes(1), luck.choice(SPLINTERS), text[start:end] * 2))
+    return bytes(text)
+
+
+@pytest.mark.parametrize("pool", ["owned", "borrowed"])
+async def test_an_answer_spoiled_in_any_way_ends_in_a_result_or_in_an_error_that_does_not_deny_the_sending(
+    pool: str,
+) -> None:
+    luck = random.Random(20_252)
+    loop = asyncio.get_running_loop()
+    ends: set[Outcome] = set()
+    for _ in range(3_000 if THOROUGH else 150):
+        spoiled = _spoiled(luck)
+        async with Service(lambda spoiled=spoiled: [spoiled]) as service, client_of(service, pool) as client:  # type: ignore[misc]
+            began = loop.time()
+            try:
+                result = await client.send(SESSION, "sms")
+            except KodmobiError as error:
+                outcome, blocked = error.outcome, 0.0 if error.outcome is Outcome.REFUSED else 60.0
+                assert_holds_no_key(error)
+            else:
+                outcome, blocked = Outcome.ACCEPTED, result.channel.timeout
+            assert outcome is not Outcome.NOT_SENT, spoiled
+            assert loop.time() - began <= 30, spoiled
+            assert await client.remaining(SESSION, "sms") == pytest.approx(blocked, abs=0.001), spoiled
+            assert 1 <= service.asked("POST") <= 4, spoiled
+            ends.add(outcome)
+    assert ends == {Outcome.ACCEPTED, Outcome.REFUSED, Outcome.UNKNOWN}
 
 
 # -- what is hostile only at first sight -------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ WINDOW: Final = 60.0
 DUST: Final = 1e-6
 CHANNEL: Final = "sms"
 # A round has each fault hit every combination of settings once; more rounds draw other numbers for the rest.
-ROUNDS: Final = int(os.environ.get("KODMOBI_MATRIX_ROUNDS", "2"))
+ROUNDS: Final = 20 if os.environ.get("KODMOBI_THOROUGH") == "1" else 2
 AT_ONCE: Final = 50
 
 TOO_SOON: Final = {"success": False, "sys_message": "ERROR_MESSAGE_ATTEMPT", "error": "Relax", "status": 429}

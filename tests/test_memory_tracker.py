@@ -182,7 +182,7 @@ def test_a_forked_child_goes_on_with_its_parents_windows(tracker: MemoryCooldown
     with asyncio.Runner() as runner:
         runner.run(send())  # the loop stays open in the parent
         child = os.fork()
-        if child == 0:  # pragma: no cover the child leaves no data
+        if child == 0:
             status = 1
             try:
                 status = 0 if asyncio.run(blocked()) else 2
