@@ -1,0 +1,295 @@
+"""The journal of ``kodmobi bulk``: what was begun and what came of it, on disk, so that a killed run can go on.
+
+The invariant: **a row's intent is on the disk before its request leaves**, and its outcome is written after. So a row
+without an intent was never tried; one with an intent and no outcome may have been delivered, and is not sent again.
+
+It is a SQLite database (write-ahead log, ``synchronous=FULL``) that one thread writes. All that waits to be written
+goes into one transaction, so that many rows share one wait for the disk. The database stays locked for as long as the
+run lasts, and is bound to its input and to the settings that decide what is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import attrs
+
+from kodmobi_async._errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+
+    from kodmobi_async.cli._rows import Row
+
+__all__ = ("Entry", "Journal", "JournalError", "State")
+
+APPLICATION_ID: Final = 0x6B6F646D
+"""Marks our files; "kodm" in ASCII."""
+SCHEMA_VERSION: Final = 1
+_PAGE: Final = 1_000
+"""Rows read from the journal at a time."""
+
+_SCHEMA: Final = (
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+    "CREATE TABLE run (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
+    "CREATE TABLE row (line INTEGER PRIMARY KEY, session_id TEXT NOT NULL, channel TEXT NOT NULL,"
+    " state INTEGER NOT NULL, detail TEXT) STRICT",
+    "CREATE INDEX intents ON row (line) WHERE state = 1",
+)
+_WRITE: Final = (
+    "INSERT INTO row (line, session_id, channel, state, detail) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (line) DO UPDATE SET state = excluded.state, detail = excluded.detail"
+)
+
+T = TypeVar("T")
+
+
+class State(IntEnum):
+    """How far a row has come; the numbers are in the file."""
+
+    UNTRIED = 0
+    """Taken back: provably nothing was sent, and nothing is known against sending it."""
+    INTENT = 1
+    SENT = 2
+    REFUSED = 3
+    NOT_SENT = 4
+    UNKNOWN = 5
+    BLOCKED = 6
+    """By its channel's cooldown."""
+
+
+@attrs.frozen
+class Entry:
+    """What the journal knows of a row; ``detail`` is what the run has written about its outcome."""
+
+    line: int
+    session_id: str
+    channel: str
+    state: State
+    detail: str | None
+
+
+class JournalError(Exception):
+    """The journal cannot be written any more; what it holds stays valid."""
+
+
+class Journal:
+    """A journal, open and locked; use `open`."""
+
+    def __init__(self, database: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
+        self._database = database
+        self._thread = thread
+        self._waiting: list[tuple[int, str, str, int, str | None]] = []
+        self._written: asyncio.Future[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._failure: JournalError | None = None
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, path: Path, settings: Mapping[str, str]) -> AsyncGenerator[Journal]:
+        """Open the journal of a run, or begin one.
+
+        Args:
+            path: The file.
+            settings: What the run is bound to, the input's digest among it; by the words that a refusal says.
+
+        Raises:
+            ConfigurationError: The file is in use, is of another run, or is no journal. It is left as it was.
+            JournalError: A new one cannot be written.
+        """
+        with ThreadPoolExecutor(1, "journal") as thread:
+            loop = asyncio.get_running_loop()
+            database = await loop.run_in_executor(thread, _open, path, settings)
+            journal = cls(database, thread)
+            try:
+                yield journal
+            finally:
+                await journal._close()  # noqa: SLF001 its own
+
+    async def intend(self, row: Row) -> None:
+        """Write that a row is about to be sent; when this returns, it is on the disk.
+
+        Raises:
+            JournalError: It is not, and the row must not be sent.
+        """
+        await asyncio.shield(self._write(row, State.INTENT, None))
+
+    def settle(self, row: Row, state: State, detail: str | None = None) -> None:
+        """Write what came of a row, soon; a failure shows at the next intent, and when the journal is closed."""
+        self._write(row, state, detail)
+
+    async def intents(self) -> Sequence[Entry]:
+        """Return the rows that were begun and have no outcome."""
+        return await self._ask(lambda: self._select("WHERE state = 1 ORDER BY line", ()))
+
+    async def page(self, after: int) -> Sequence[Entry]:
+        """Return the next rows after a line, in the order of the input."""
+        return await self._ask(lambda: self._select("WHERE line > ? ORDER BY line LIMIT ?", (after, _PAGE)))
+
+    async def conclude(self, entry: Entry, state: State, detail: str | None) -> None:
+        """Write what came of an intent of an earlier run, and wait until that is on the disk.
+
+        Raises:
+            JournalError: It is not.
+        """
+        self._waiting.append((entry.line, entry.session_id, entry.channel, state, detail))
+        await asyncio.shield(self._soon())
+
+    async def flush(self) -> None:
+        """Wait until everything is on the disk.
+
+        Raises:
+            JournalError: Something is not.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if self._written is not None:
+            await asyncio.shield(self._written)
+
+    def _write(self, row: Row, state: State, detail: str | None) -> asyncio.Future[None]:
+        self._waiting.append((row.line, str(row.session_id), row.channel, state, detail))
+        return self._soon()
+
+    def _soon(self) -> asyncio.Future[None]:
+        """Return when all that waits now is written; it goes into one transaction."""
+        loop = asyncio.get_running_loop()
+        if self._written is None:
+            self._written = loop.create_future()
+            self._written.add_done_callback(_seen)
+            if self._failure is not None:
+                self._written.set_exception(self._failure)
+                written, self._written = self._written, None
+                return written
+        if self._writing is None:
+            self._writing = loop.create_task(self._write_waiting(loop))
+        return self._written
+
+    async def _write_waiting(self, loop: asyncio.AbstractEventLoop) -> None:
+        while self._waiting and self._written is not None:
+            batch, written = self._waiting, self._written
+            self._waiting, self._written = [], None
+            try:
+                await loop.run_in_executor(self._thread, _commit, self._database, batch)
+            except sqlite3.Error as error:
+                self._failure = JournalError(f"the journal cannot be written: {error}")
+                written.set_exception(self._failure)
+                if self._written is not None:
+                    self._written.set_exception(self._failure)
+                    self._written = None
+            else:
+                written.set_result(None)
+        self._writing = None
+
+    async def _close(self) -> None:
+        if self._writing is not None:
+            await self._writing
+        await asyncio.get_running_loop().run_in_executor(self._thread, _close, self._database)
+
+    def _select(self, condition: str, values: tuple[int, ...]) -> Sequence[Entry]:
+        rows = self._database.execute(
+            f"SELECT line, session_id, channel, state, detail FROM row {condition}",  # noqa: S608 our own words
+            values,
+        )
+        return [
+            Entry(line, session_id, channel, State(state), detail) for line, session_id, channel, state, detail in rows
+        ]
+
+    async def _ask(self, question: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, question)
+        except (sqlite3.Error, ValueError) as error:
+            raise JournalError(f"the journal cannot be read: {error}") from None
+
+
+def _seen(written: asyncio.Future[None]) -> None:
+    """Take note of a failure: who only settles does not wait for it."""
+    if not written.cancelled():
+        written.exception()
+
+
+def _open(path: Path, settings: Mapping[str, str]) -> sqlite3.Connection:
+    try:
+        database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise ConfigurationError(f"the file of --journal cannot be opened: {error}") from None
+    try:
+        _begin(database, settings)
+    except BaseException as error:
+        _close(database)
+        if not isinstance(error, sqlite3.Error):
+            raise
+        raise _refusal(error) from None
+    return database
+
+
+def _refusal(error: sqlite3.Error) -> Exception:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return ConfigurationError("the file of --journal is in use by another process")
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return ConfigurationError(f"the file of --journal is no journal, or is damaged: {error}")
+    return JournalError(f"the journal cannot be written: {error}")
+
+
+def _begin(database: sqlite3.Connection, settings: Mapping[str, str]) -> None:
+    """Make sure, before anything is written, that the file is a journal of this run, or none yet; and lock it."""
+    database.execute("PRAGMA locking_mode = EXCLUSIVE")
+    is_new = not database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    marks = [database.execute(f"PRAGMA {mark}").fetchone()[0] for mark in ("application_id", "user_version")]
+    if not is_new:
+        _check_marks(*marks)
+    elif marks != [0, 0]:
+        raise ConfigurationError("the file of --journal is the database of another program")
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = FULL")
+    database.execute("BEGIN EXCLUSIVE")  # the lock is kept from here on
+    if is_new:
+        for statement in _SCHEMA:
+            database.execute(statement)
+        database.executemany("INSERT INTO run VALUES (?, ?)", settings.items())
+    database.execute("COMMIT")
+    if not is_new:
+        _check_settings(dict(database.execute("SELECT name, value FROM run").fetchall()), settings)
+        problem = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problem != "ok":
+            raise ConfigurationError(f"the file of --journal is damaged: {problem}")
+
+
+def _check_marks(application_id: int, version: int) -> None:
+    if application_id != APPLICATION_ID:
+        raise ConfigurationError("the file of --journal is the database of another program")
+    if version != SCHEMA_VERSION:
+        raise ConfigurationError(
+            f"the file of --journal is of version {version}; this program takes version {SCHEMA_VERSION}"
+        )
+
+
+def _check_settings(found: Mapping[str, str], settings: Mapping[str, str]) -> None:
+    for name, value in settings.items():
+        if found.get(name) != value:
+            raise ConfigurationError(
+                f"the journal is of another run: {name} has changed; take the same again, or a new journal"
+            )
+
+
+def _commit(database: sqlite3.Connection, batch: Sequence[tuple[int, str, str, int, str | None]]) -> None:
+    database.execute("BEGIN")
+    try:
+        database.executemany(_WRITE, batch)
+        database.execute("COMMIT")
+    except sqlite3.Error:
+        with contextlib.suppress(sqlite3.Error):  # SQLite may have done so itself
+            database.execute("ROLLBACK")
+        raise
+
+
+def _close(database: sqlite3.Connection) -> None:
+    with contextlib.suppress(sqlite3.Error):  # everything that counts is committed
+        database.close()
