@@ -11,17 +11,18 @@ import attrs
 
 from kodmobi_async._client import DEFAULT_BASE_URL, KodmobiClient
 from kodmobi_async._errors import ConfigurationError
-from kodmobi_async._settings import API_KEY_VARIABLE, Timeout
+from kodmobi_async._settings import API_KEY_VARIABLE, Limits, Timeout
 from kodmobi_async._wire import canonical_session_id
 from kodmobi_async.emulator import Emulator
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
+    from kodmobi_async._cooldown import CooldownTracker
     from kodmobi_async.cli._output import Output
 
-__all__ = ("Connection", "connected", "find_api_key")
+__all__ = ("Connection", "connected", "find_api_key", "reached")
 
 _LONGEST_KEY_FILE: Final = 8_192
 
@@ -46,28 +47,58 @@ async def connected(connection: Connection, output: Output, session_id: str | No
         ConfigurationError: The options make no sense.
         InvalidRequestError: This is no session.
     """
+    canonical = None if session_id is None or connection.api_key is not None else canonical_session_id(session_id)
+    async with reached(connection, output) as (client, enrol):
+        if canonical is not None:
+            enrol(canonical)
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def reached(
+    connection: Connection,
+    output: Output,
+    *,
+    limits: Limits = Limits(),  # noqa: B008 frozen
+    cooldowns: CooldownTracker | None = None,
+) -> AsyncGenerator[tuple[KodmobiClient, Callable[[str], None]]]:
+    """Open a client, and a way to let a session live in the emulator, if it is one that stands in for the service.
+
+    Raises:
+        ConfigurationError: The options make no sense.
+    """
     timeout = Timeout() if connection.timeout is None else Timeout(total=connection.timeout)
     if connection.api_key is not None:
         async with KodmobiClient(
             connection.api_key,
             base_url=DEFAULT_BASE_URL if connection.base_url is None else connection.base_url,
             timeout=timeout,
+            limits=limits,
+            cooldowns=cooldowns,
             language=connection.language,
             allow_http=connection.allow_http,
         ) as client:
-            yield client
+            yield client, lambda _: None
         return
     if connection.base_url is not None:
         raise ConfigurationError("--emulate and --base-url exclude each other")
-    canonical = None if session_id is None else canonical_session_id(session_id)
     async with Emulator() as emulator:
         output.remark(f"emulated: {emulator.base_url} stands in for the service; no code reaches anybody")
-        if canonical is not None:
-            emulator.add_session(canonical)
+        known: set[str] = set()
+
+        def enrol(session_id: str) -> None:
+            if session_id not in known:  # a second time, its windows would be forgotten
+                known.add(emulator.add_session(session_id))
+
         async with KodmobiClient(
-            emulator.api_key, base_url=emulator.base_url, timeout=timeout, language=connection.language
+            emulator.api_key,
+            base_url=emulator.base_url,
+            timeout=timeout,
+            limits=limits,
+            cooldowns=cooldowns,
+            language=connection.language,
         ) as client:
-            yield client
+            yield client, enrol
 
 
 def find_api_key(path: Path | None, output: Output) -> str:

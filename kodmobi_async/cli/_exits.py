@@ -31,6 +31,9 @@ class ExitCode(IntEnum):
     NOT_SENT = 5
     UNKNOWN = 6
     UNREADABLE = 7
+    SOME_FAILED = 8
+    ACCOUNT = 9
+    STORAGE = 10
     INTERRUPTED = 130
 
 
@@ -43,6 +46,9 @@ MEANINGS: Final[Mapping[ExitCode, str]] = {
     ExitCode.NOT_SENT: "nothing sent: the service could not be reached",
     ExitCode.UNKNOWN: "nobody knows whether the code was sent",
     ExitCode.UNREADABLE: "the service took it, but its answer cannot be read",
+    ExitCode.SOME_FAILED: "bulk: some rows got no code, or nobody knows",
+    ExitCode.ACCOUNT: "bulk: stopped by what is wrong with the account: key, balance",
+    ExitCode.STORAGE: "bulk: stopped as a file could not be written",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
 }
 
@@ -62,6 +68,8 @@ _OPTIONS: Final = {
     "language": "--language",
     "max_wait": "--max-wait",
     "Timeout.total": "--timeout",
+    "concurrency takes": "--concurrency takes",
+    "Limits.rate": "--rate",
     "(math.inf: ": "(inf: ",
 }
 

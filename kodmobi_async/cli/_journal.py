@@ -38,10 +38,9 @@ _PAGE: Final = 1_000
 _SCHEMA: Final = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
-    "CREATE TABLE run (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
+    "CREATE TABLE run (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "CREATE TABLE row (line INTEGER PRIMARY KEY, session_id TEXT NOT NULL, channel TEXT NOT NULL,"
-    " state INTEGER NOT NULL, detail TEXT) STRICT",
-    "CREATE INDEX intents ON row (line) WHERE state = 1",
+    " state INTEGER NOT NULL, detail TEXT)",
 )
 _WRITE: Final = (
     "INSERT INTO row (line, session_id, channel, state, detail) VALUES (?, ?, ?, ?, ?)"
@@ -54,8 +53,8 @@ T = TypeVar("T")
 class State(IntEnum):
     """How far a row has come; the numbers are in the file."""
 
-    UNTRIED = 0
-    """Taken back: provably nothing was sent, and nothing is known against sending it."""
+    LEFT = 0
+    """Taken back: provably no code was sent, for a reason that has nothing to do with the row. It is sent next time."""
     INTENT = 1
     SENT = 2
     REFUSED = 3
@@ -86,6 +85,8 @@ class Journal:
     def __init__(self, database: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
         self._database = database
         self._thread = thread
+        self.last_line = 0
+        """The last of the rows that an earlier run has written about."""
         self._waiting: list[tuple[int, str, str, int, str | None]] = []
         self._written: asyncio.Future[None] | None = None
         self._writing: asyncio.Task[None] | None = None
@@ -109,6 +110,7 @@ class Journal:
             database = await loop.run_in_executor(thread, _open, path, settings)
             journal = cls(database, thread)
             try:
+                journal.last_line = await journal._ask(journal._find_last_line)  # noqa: SLF001 its own
                 yield journal
             finally:
                 await journal._close()  # noqa: SLF001 its own
@@ -192,6 +194,10 @@ class Journal:
             await self._writing
         await asyncio.get_running_loop().run_in_executor(self._thread, _close, self._database)
 
+    def _find_last_line(self) -> int:
+        line: int = self._database.execute("SELECT coalesce(max(line), 0) FROM row").fetchone()[0]
+        return line
+
     def _select(self, condition: str, values: tuple[int, ...]) -> Sequence[Entry]:
         rows = self._database.execute(
             f"SELECT line, session_id, channel, state, detail FROM row {condition}",  # noqa: S608 our own words
@@ -233,7 +239,7 @@ def _refusal(error: sqlite3.Error) -> Exception:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return ConfigurationError("the file of --journal is in use by another process")
-    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
         return ConfigurationError(f"the file of --journal is no journal, or is damaged: {error}")
     return JournalError(f"the journal cannot be written: {error}")
 
@@ -241,7 +247,7 @@ def _refusal(error: sqlite3.Error) -> Exception:
 def _begin(database: sqlite3.Connection, settings: Mapping[str, str]) -> None:
     """Make sure, before anything is written, that the file is a journal of this run, or none yet; and lock it."""
     database.execute("PRAGMA locking_mode = EXCLUSIVE")
-    is_new = not database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    is_new = not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     marks = [database.execute(f"PRAGMA {mark}").fetchone()[0] for mark in ("application_id", "user_version")]
     if not is_new:
         _check_marks(*marks)

@@ -22,7 +22,9 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+
+    from rich.console import RenderableType
 
 __all__ = ("Output", "clock", "plain", "seconds")
 
@@ -30,6 +32,9 @@ _PIPE_WIDTH: Final = 10_000
 """Columns where no terminal sets a limit: lines are for tools then, and stay whole."""
 
 _COUNTDOWN_STEP: Final = 0.2
+
+_PROGRESS_STEP: Final = 5.0
+"""Seconds between two lines of progress where there is no terminal."""
 
 
 def plain(text: str) -> str:
@@ -123,6 +128,17 @@ class Output:
         self._console.print(table)
         self._note_loss()
 
+    def columns(self, rows: Iterable[Sequence[str]]) -> None:
+        """Write facts of the result: a label, a number, and words on it, which go on below each other."""
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column(style="dim")
+        table.add_column(justify="right")
+        table.add_column(overflow="fold")
+        for label, number, words in rows:
+            table.add_row(Text(f"  {label}"), Text(number), Text(plain(words)))
+        self._console.print(table)
+        self._note_loss()
+
     def write_json(self, value: object) -> None:
         """Write the result for programs, in ASCII, on a line of its own."""
         self._out.write(json.dumps(value).replace("\x7f", "\\u007f") + "\n")
@@ -164,6 +180,33 @@ class Output:
                 yield
             finally:
                 counting.cancel()
+
+    @contextlib.asynccontextmanager
+    async def progress(self, picture: Callable[[], RenderableType], words: Callable[[], str]) -> AsyncGenerator[None]:
+        """Show on the side how the body gets on: a picture on a terminal, elsewhere a line from time to time.
+
+        Remarks made meanwhile appear above the picture.
+        """
+        is_live = self._err.isatty() and not self._remarks.is_dumb_terminal
+
+        async def draw(live: Live) -> None:
+            while True:
+                live.update(picture(), refresh=True)
+                await asyncio.sleep(_COUNTDOWN_STEP)
+
+        async def tell() -> None:
+            while True:
+                await asyncio.sleep(_PROGRESS_STEP)
+                self.remark(words())
+
+        with contextlib.ExitStack() as stack:
+            if is_live:
+                live = stack.enter_context(Live(console=self._remarks, auto_refresh=False, transient=True))
+            showing = asyncio.create_task(draw(live) if is_live else tell())
+            try:
+                yield
+            finally:
+                showing.cancel()
 
     def _note_loss(self) -> None:
         failure = self._out.failure
