@@ -16,7 +16,7 @@ import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import attrs
 
@@ -48,6 +48,7 @@ _WRITE: Final = (
 )
 
 T = TypeVar("T")
+_Written: TypeAlias = tuple[int, str, str, int, str | None]
 
 
 class State(IntEnum):
@@ -87,8 +88,9 @@ class Journal:
         self._thread = thread
         self.last_line = 0
         """The last of the rows that an earlier run has written about."""
-        self._waiting: list[tuple[int, str, str, int, str | None]] = []
-        self._written: asyncio.Future[None] | None = None
+        self._waiting: list[_Written] = []
+        self._done: asyncio.Future[None] | None = None
+        """For all that waits."""
         self._writing: asyncio.Task[None] | None = None
         self._failure: JournalError | None = None
 
@@ -141,8 +143,7 @@ class Journal:
         Raises:
             JournalError: It is not.
         """
-        self._waiting.append((entry.line, entry.session_id, entry.channel, state, detail))
-        await asyncio.shield(self._soon())
+        await asyncio.shield(self._soon((entry.line, entry.session_id, entry.channel, state, detail)))
 
     async def flush(self) -> None:
         """Wait until everything is on the disk.
@@ -150,43 +151,41 @@ class Journal:
         Raises:
             JournalError: Something is not.
         """
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
         if self._failure is not None:
             raise self._failure
-        if self._written is not None:
-            await asyncio.shield(self._written)
 
     def _write(self, row: Row, state: State, detail: str | None) -> asyncio.Future[None]:
-        self._waiting.append((row.line, str(row.session_id), row.channel, state, detail))
-        return self._soon()
+        return self._soon((row.line, str(row.session_id), row.channel, state, detail))
 
-    def _soon(self) -> asyncio.Future[None]:
-        """Return when all that waits now is written; it goes into one transaction."""
+    def _soon(self, written: _Written) -> asyncio.Future[None]:
+        """Write soon, and return when that is done; all that waits goes into one transaction."""
         loop = asyncio.get_running_loop()
-        if self._written is None:
-            self._written = loop.create_future()
-            self._written.add_done_callback(_seen)
-            if self._failure is not None:
-                self._written.set_exception(self._failure)
-                written, self._written = self._written, None
-                return written
+        done = self._done or loop.create_future()
+        done.add_done_callback(_seen)
+        if self._failure is not None:
+            done.set_exception(self._failure)
+            return done
+        self._done = done
+        self._waiting.append(written)
         if self._writing is None:
             self._writing = loop.create_task(self._write_waiting(loop))
-        return self._written
+        return done
 
     async def _write_waiting(self, loop: asyncio.AbstractEventLoop) -> None:
-        while self._waiting and self._written is not None:
-            batch, written = self._waiting, self._written
-            self._waiting, self._written = [], None
+        while (done := self._done) is not None:
+            batch, self._waiting, self._done = self._waiting, [], None
             try:
                 await loop.run_in_executor(self._thread, _commit, self._database, batch)
             except sqlite3.Error as error:
                 self._failure = JournalError(f"the journal cannot be written: {error}")
-                written.set_exception(self._failure)
-                if self._written is not None:
-                    self._written.set_exception(self._failure)
-                    self._written = None
+                done.set_exception(self._failure)
+                if self._done is not None:  # what has come meanwhile
+                    self._done.set_exception(self._failure)
+                    self._done = None
             else:
-                written.set_result(None)
+                done.set_result(None)
         self._writing = None
 
     async def _close(self) -> None:
@@ -285,7 +284,7 @@ def _check_settings(found: Mapping[str, str], settings: Mapping[str, str]) -> No
             )
 
 
-def _commit(database: sqlite3.Connection, batch: Sequence[tuple[int, str, str, int, str | None]]) -> None:
+def _commit(database: sqlite3.Connection, batch: Sequence[_Written]) -> None:
     database.execute("BEGIN")
     try:
         database.executemany(_WRITE, batch)

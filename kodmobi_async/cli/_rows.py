@@ -76,10 +76,9 @@ class Input:
         self._file = file
         self._default = None if default_channel is None else canonical_channel(default_channel)
         digest, self.rows, first = hashlib.sha256(), 0, b""
-        for _, line, text in _lines(file, digest.update):
+        for _, _, text in _lines(file, digest.update):
             first = first or text
             self.rows += 1
-            del line
         self.digest = digest.hexdigest()
         self._parse: Callable[[str], tuple[object, object]] = _from_json
         self.header: bytes | None = None

@@ -1,0 +1,427 @@
+"""``kodmobi bulk``: send the rows of an input, show how it gets on, and account for every one of them.
+
+With a journal, a row goes: its turn by ``--rate`` → its intent on the disk → the request → its outcome in the journal.
+A run that resumes first asks about every intent without an outcome; what stays unknown is reported, and never sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import attrs
+
+from kodmobi_async._bulk import SendMany
+from kodmobi_async._client import DEFAULT_BASE_URL
+from kodmobi_async._cooldown import MemoryCooldownTracker
+from kodmobi_async._errors import (
+    AuthenticationError,
+    BalanceError,
+    BulkStoppedError,
+    ClientClosedError,
+    CooldownError,
+    KodmobiError,
+    Outcome,
+    ResponseError,
+    SendInterruptedError,
+)
+from kodmobi_async._pacing import Gate
+from kodmobi_async._settings import Limits, check_concurrency, check_max_wait
+from kodmobi_async._wire import WINDOW
+from kodmobi_async.cli._connect import reached
+from kodmobi_async.cli._exits import ExitCode, facts, sentence
+from kodmobi_async.cli._files import Files, Report, check_apart
+from kodmobi_async.cli._journal import Entry, Journal, JournalError, State
+from kodmobi_async.cli._progress import BAD, Tally
+from kodmobi_async.cli._rows import BadRow, Row
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Iterator
+    from pathlib import Path
+
+    from kodmobi_async._client import KodmobiClient
+    from kodmobi_async._models import SendOutcome, SendRequest, SendResult
+    from kodmobi_async.cli._connect import Connection
+    from kodmobi_async.cli._output import Output
+    from kodmobi_async.cli._rows import Input
+
+__all__ = ("Options", "bulk", "check_rows")
+
+_OF_THE_ACCOUNT: Final = (AuthenticationError, BalanceError, ClientClosedError)
+_ROWS_A_TURN: Final = 500
+"""Rows that are read in a row, before the event loop gets its turn."""
+_AT_ONCE: Final = 2
+"""The interrupt that ends the run without waiting for what is under way."""
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """How to work the input; checked when built.
+
+    Raises:
+        ConfigurationError: One of them makes no sense.
+    """
+
+    source: str
+    channel: str | None
+    concurrency: int
+    rate: float | None
+    max_wait: float
+    journal: Path | None
+    retry_failed: bool
+    files: Files
+    quiet: bool
+
+    def __attrs_post_init__(self) -> None:
+        check_concurrency(self.concurrency)
+        check_max_wait(self.max_wait)
+        Limits(rate=self.rate)
+        check_apart(self.source, self.journal, self.files)
+
+
+def check_rows(source: Input, output: Output, *, quiet: bool) -> int:
+    """Read all rows, send nothing, and tell which are bad."""
+    bad = 0
+    for row in source:
+        if isinstance(row, BadRow):
+            bad += 1
+            output.remark(f"line {row.line}: {row.reason}")
+    if output.as_json:
+        output.write_json({"rows": source.rows, "good": source.rows - bad, BAD: bad})
+    elif not quiet:
+        output.say(f"{source.rows:,} rows: {source.rows - bad:,} can be sent, {bad:,} are bad; nothing was sent")
+    return ExitCode.SOME_FAILED if bad else ExitCode.SENT
+
+
+async def bulk(connection: Connection, output: Output, source: Input, options: Options) -> int:
+    """Send the rows, and tell what became of them."""
+    return await _Run(output, source, options).work(connection)
+
+
+class _Run:
+    def __init__(self, output: Output, source: Input, options: Options) -> None:
+        self._output = output
+        self._source = source
+        self._options = options
+        self._rows = iter(source)
+        self._taken: Row | BadRow | None = None
+        self._loop = asyncio.get_running_loop()
+        self._tally = Tally(source.rows, self._loop.time())
+        self._gate = Gate(options.rate)
+        self._cooldowns = MemoryCooldownTracker()
+        self._stopping = asyncio.Event()
+        self._outcomes: SendMany | None = None
+        self._journal: Journal | None = None
+        self._known: deque[Entry] = deque()
+        self._known_to = 0
+        self._interrupts = 0
+        self._account: KodmobiError | None = None
+        self._storage: str | None = None
+        self._report: Report
+        self._client: KodmobiClient
+        self._enrol: Callable[[str], None]
+
+    async def work(self, connection: Connection) -> int:
+        task = cast("asyncio.Task[int]", asyncio.current_task())
+        with self._interruptible(task):
+            try:
+                async with contextlib.AsyncExitStack() as stack:
+                    await self._open(connection, stack)
+                    await self._work_through()
+            except asyncio.CancelledError:
+                if self._interrupts < _AT_ONCE:
+                    raise
+                task.uncancel()
+            except JournalError as error:  # it cannot even be begun
+                self._fail(str(error))
+        self._tally.add_rest()
+        return self._conclude()
+
+    async def _open(self, connection: Connection, stack: contextlib.AsyncExitStack) -> None:
+        options = self._options
+        if options.journal is not None:
+            settings = {
+                "the input": self._source.digest,
+                "--channel": options.channel or "",
+                "the service": "emulated" if connection.api_key is None else connection.base_url or DEFAULT_BASE_URL,
+            }
+            self._journal = await stack.enter_async_context(Journal.open(options.journal, settings))
+        self._client, self._enrol = await stack.enter_async_context(
+            reached(
+                connection,
+                self._output,
+                limits=Limits(connections=options.concurrency),
+                cooldowns=self._cooldowns,
+            )
+        )
+        self._report = stack.enter_context(Report.open(options.files, self._source, self._fail))
+
+    async def _work_through(self) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            if not self._options.quiet:
+                tally, time = self._tally, self._loop.time
+                progress = self._output.progress(lambda: tally.picture(time()), lambda: tally.words(time()))
+                await stack.enter_async_context(progress)
+            try:
+                await self._resolve()
+                await self._send_all()
+            except BulkStoppedError as stopped:
+                self._account = stopped.error
+            except JournalError as error:
+                self._fail(str(error))
+            try:
+                async for row in self._unread():
+                    self._count(row, State.LEFT, None)
+                if self._journal is not None:
+                    await self._journal.flush()
+            except JournalError as error:
+                self._fail(str(error))
+        self._report.close()
+
+    # -- stopping --------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _interruptible(self, task: asyncio.Task[int]) -> Iterator[None]:
+        signals = (signal.SIGINT, signal.SIGTERM)
+
+        def interrupt() -> None:
+            self._interrupts += 1
+            if self._interrupts < _AT_ONCE:
+                under_way = self._tally.in_flight
+                self._output.remark(f"stopping: {under_way} in flight come to their end; once more ends at once")
+                self._stop()
+            else:
+                task.cancel()
+
+        with contextlib.suppress(NotImplementedError, RuntimeError):  # Windows; a loop of another thread
+            for number in signals:
+                self._loop.add_signal_handler(number, interrupt)
+        try:
+            yield
+        finally:
+            for number in signals:
+                with contextlib.suppress(NotImplementedError):
+                    self._loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        if self._outcomes is not None:
+            self._outcomes.stop()
+
+    def _fail(self, reason: str) -> None:
+        self._storage = self._storage or reason
+        self._stop()
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    async def _unread(self) -> AsyncGenerator[Row]:
+        """Yield the rows that are to be sent, and account for the others."""
+        read = 0
+        while True:
+            # kept until it is accounted for: a reading that is cut off begins again with it
+            row = self._taken = self._taken or next(self._rows, None)
+            if row is None:
+                return
+            read += 1
+            if read % _ROWS_A_TURN == 0:
+                await asyncio.sleep(0)
+            known = await self._look_up(row.line) if isinstance(row, Row) else None
+            self._taken = None
+            if isinstance(row, BadRow):
+                self._output.remark(f"line {row.line}: {row.reason}")
+                self._tally.add(BAD)
+                self._report.bad_row(row)
+            elif known is None or self._is_to_send(known):
+                yield row
+            else:
+                self._tally.earlier += 1
+                self._count(row, State.UNKNOWN if known.state is State.INTENT else known.state, known.detail)
+
+    def _is_to_send(self, known: Entry) -> bool:
+        if self._options.retry_failed and known.state in (State.REFUSED, State.NOT_SENT, State.BLOCKED):
+            return True
+        return known.state is State.LEFT
+
+    async def _look_up(self, line: int) -> Entry | None:
+        """Return what an earlier run has written about a row; the journal is read along with the input."""
+        journal = self._journal
+        while True:
+            while self._known and self._known[0].line < line:
+                self._known.popleft()
+            if self._known or journal is None or self._known_to >= journal.last_line:
+                break
+            self._known.extend(await journal.page(self._known_to))
+            self._known_to = self._known[-1].line
+        return self._known.popleft() if self._known and self._known[0].line == line else None
+
+    # -- sending ---------------------------------------------------------------------------------------------------
+
+    async def _send_all(self) -> None:
+        if self._stopping.is_set():
+            return
+        outcomes = self._outcomes = SendMany(
+            self._unread(),
+            self._send,
+            remaining=lambda request: self._client.remaining(request.session_id, request.channel),
+            concurrency=self._options.concurrency,
+            max_wait=self._options.max_wait,
+        )
+        try:
+            async for outcome in outcomes:
+                self._settle(outcome)
+        finally:
+            await outcomes.aclose()
+            for outcome in outcomes.unread:
+                self._settle(outcome)
+
+    async def _send(self, request: SendRequest) -> SendResult:
+        row = cast("Row", request)
+        self._tally.in_flight += 1
+        try:
+            return await self._send_row(row)
+        except CooldownError as error:
+            if self._journal is not None and error.outcome is not Outcome.ACCEPTED:
+                self._journal.settle(row, State.LEFT)  # it may be set aside, and must not look as if it had been sent
+            raise
+        finally:
+            self._tally.in_flight -= 1
+
+    async def _send_row(self, row: Row) -> SendResult:
+        session_id = cast("str", row.session_id)
+        blocked_for = await self._client.remaining(session_id, row.channel)
+        if blocked_for > 0:  # an intent would say that it may have been sent
+            raise CooldownError(
+                f"{row.channel} was sent to less than a window ago; the next send may go in {blocked_for:.1f} s",
+                retry_after=blocked_for,
+                session_id=session_id,
+                channel=row.channel,
+            )
+        await self._await_turn()
+        self._enrol(session_id)
+        if self._journal is not None:
+            await self._journal.intend(row)
+        return await self._client.send(session_id, row.channel, max_wait=0.0)
+
+    async def _await_turn(self) -> None:
+        """Wait for the turn that ``--rate`` gives; it is not part of the time that a send may take."""
+        now = self._loop.time()
+        turn = self._gate.opens_at(now)
+        self._gate.pass_at(turn, now)
+        if turn > now:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(turn):
+                    await self._stopping.wait()
+        if self._stopping.is_set():
+            raise SendInterruptedError("the run was stopped before the request was sent")
+
+    def _settle(self, outcome: SendOutcome) -> None:
+        row = cast("Row", outcome.request)
+        state, detail = _judge(outcome)
+        if self._journal is not None:
+            # one that was cut off stays an intent: the next run asks about it
+            is_open = state is State.UNKNOWN and isinstance(outcome.error, SendInterruptedError)
+            self._journal.settle(row, State.INTENT if is_open else state, detail)
+        self._count(row, state, detail)
+
+    def _count(self, row: Row, state: State, detail: str | None) -> None:
+        known: dict[str, Any] = json.loads(detail) if detail else {}
+        self._tally.add(state.name.lower(), _reason(known))
+        self._tally.confirmed += "confirmed" in known
+        self._report.row(row, state, detail)
+
+    # -- what an earlier run has left open -------------------------------------------------------------------------
+
+    async def _resolve(self) -> None:
+        """Ask about every intent without an outcome, before anything is sent.
+
+        Raises:
+            BulkStoppedError: The account is at fault.
+        """
+        if self._journal is None:
+            return
+        intents = deque(await self._journal.intents())
+
+        async def work(journal: Journal) -> None:
+            while intents and self._account is None and not self._stopping.is_set():
+                await self._ask(journal, intents.popleft())
+
+        await asyncio.gather(*(work(self._journal) for _ in range(min(len(intents), self._options.concurrency))))
+        if self._account is not None:
+            raise BulkStoppedError("stopped before anything was sent", done=0, error=self._account)
+
+    async def _ask(self, journal: Journal, intent: Entry) -> None:
+        blocked_for = 0.0
+        try:
+            channels = await self._client.channels(intent.session_id)
+            blocked_for = max((each.timeout for each in channels if each.type == intent.channel), default=0.0)
+        except _OF_THE_ACCOUNT as error:
+            self._account = self._account or error
+            return
+        except ResponseError:
+            pass  # its session has ended, as far as it can be asked about at all: nobody will ever know
+        except KodmobiError:
+            return  # nobody answers: the next run may ask again
+        with contextlib.suppress(CooldownError):  # blocked already, by another row of the same channel
+            slot = await self._cooldowns.acquire(intent.session_id, intent.channel, lease=WINDOW)
+            await self._cooldowns.start(slot, blocked_for or WINDOW)
+        if blocked_for > 0:
+            await journal.conclude(intent, State.SENT, json.dumps({"confirmed": True}))
+        else:
+            message = "an earlier run ended before it knew what became of the row; asking did not tell"
+            await journal.conclude(intent, State.UNKNOWN, json.dumps({"error": {"message": message}}))
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _conclude(self) -> int:
+        output, tally, now = self._output, self._tally, self._loop.time()
+        known = tally.as_json(now)
+        if self._storage is not None:
+            output.error(self._storage)
+            known["error"] = {"message": self._storage}
+        elif self._account is not None:
+            output.error(sentence(self._account))
+            known["error"] = facts(self._account)
+        if output.as_json:
+            output.write_json(known)
+        elif not self._options.quiet:
+            tally.summarize(output, now)
+        if self._options.journal is not None and tally.counts[State.LEFT.name.lower()]:
+            output.remark("the journal holds what was done: the same command sends what is left")
+        return self._exit_code()
+
+    def _exit_code(self) -> ExitCode:
+        if self._interrupts:
+            return ExitCode.INTERRUPTED
+        if self._storage is not None:
+            return ExitCode.STORAGE
+        if self._account is not None:
+            return ExitCode.ACCOUNT
+        is_done = self._tally.counts[State.SENT.name.lower()] == self._tally.rows
+        return ExitCode.SENT if is_done else ExitCode.SOME_FAILED
+
+
+def _judge(outcome: SendOutcome) -> tuple[State, str | None]:
+    """Return what became of a row, and what there is to say about it, in JSON."""
+    error = outcome.error
+    if error is None:
+        result = cast("SendResult", outcome.result)
+        return State.SENT, json.dumps({"confirmed": True}) if result.confirmed else None
+    detail = json.dumps({"error": facts(error)})
+    if error.outcome is Outcome.ACCEPTED:
+        return State.SENT, detail
+    if error.outcome is Outcome.UNKNOWN:
+        return State.UNKNOWN, detail
+    if isinstance(error, (SendInterruptedError, *_OF_THE_ACCOUNT)):
+        return State.LEFT, detail
+    if isinstance(error, CooldownError):
+        return State.BLOCKED, detail
+    return State.REFUSED if error.outcome is Outcome.REFUSED else State.NOT_SENT, detail
+
+
+def _reason(known: dict[str, Any]) -> str | None:
+    error: dict[str, str] = known.get("error", {})
+    return error.get("sys_message") or error.get("type")
