@@ -11,6 +11,7 @@ import contextlib
 import json
 import signal
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
@@ -40,8 +41,7 @@ from kodmobi_async.cli._progress import BAD, Tally
 from kodmobi_async.cli._rows import BadRow, Row
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator
-    from pathlib import Path
+    from collections.abc import AsyncGenerator, Callable, Generator
 
     from kodmobi_async._client import KodmobiClient
     from kodmobi_async._models import SendOutcome, SendRequest, SendResult
@@ -185,7 +185,7 @@ class _Run:
     # -- stopping --------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _interruptible(self, task: asyncio.Task[int]) -> Iterator[None]:
+    def _interruptible(self, task: asyncio.Task[int]) -> Generator[None]:
         signals = (signal.SIGINT, signal.SIGTERM)
 
         def interrupt() -> None:

@@ -14,7 +14,7 @@ from kodmobi_async.cli._journal import State
 from kodmobi_async.cli._rows import STANDARD_INPUT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from kodmobi_async.cli._rows import BadRow, Input, Row
 
@@ -77,7 +77,7 @@ class Report:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, files: Files, source: Input, fail: Callable[[str], None]) -> Iterator[Report]:
+    def open(cls, files: Files, source: Input, fail: Callable[[str], None]) -> Generator[Report]:
         """Open the files; what they held is gone.
 
         Raises:

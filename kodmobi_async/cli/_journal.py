@@ -15,7 +15,6 @@ import contextlib
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import attrs
@@ -24,6 +23,7 @@ from kodmobi_async._errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from pathlib import Path
 
     from kodmobi_async.cli._rows import Row
 
@@ -39,8 +39,11 @@ _SCHEMA: Final = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
     "CREATE TABLE run (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    "CREATE TABLE row (line INTEGER PRIMARY KEY, session_id TEXT NOT NULL, channel TEXT NOT NULL,"
-    " state INTEGER NOT NULL, detail TEXT)",
+    """
+    CREATE TABLE row (
+        line INTEGER PRIMARY KEY, session_id TEXT NOT NULL, channel TEXT NOT NULL, state INTEGER NOT NULL, detail TEXT
+    )
+    """,
 )
 _WRITE: Final = (
     "INSERT INTO row (line, session_id, channel, state, detail) VALUES (?, ?, ?, ?, ?)"
@@ -112,10 +115,10 @@ class Journal:
             database = await loop.run_in_executor(thread, _open, path, settings)
             journal = cls(database, thread)
             try:
-                journal.last_line = await journal._ask(journal._find_last_line)  # noqa: SLF001 its own
+                journal.last_line = await journal._ask(journal._find_last_line)
                 yield journal
             finally:
-                await journal._close()  # noqa: SLF001 its own
+                await journal._close()
 
     async def intend(self, row: Row) -> None:
         """Write that a row is about to be sent; when this returns, it is on the disk.
@@ -174,19 +177,25 @@ class Journal:
         return done
 
     async def _write_waiting(self, loop: asyncio.AbstractEventLoop) -> None:
-        while (done := self._done) is not None:
-            batch, self._waiting, self._done = self._waiting, [], None
+        while True:
+            batch, done = self._take_waiting()
+            if done is None:
+                break
             try:
                 await loop.run_in_executor(self._thread, _commit, self._database, batch)
             except sqlite3.Error as error:
                 self._failure = JournalError(f"the journal cannot be written: {error}")
-                done.set_exception(self._failure)
-                if self._done is not None:  # what has come meanwhile
-                    self._done.set_exception(self._failure)
-                    self._done = None
+                for each in (done, self._take_waiting()[1]):  # the second is for what has come meanwhile
+                    if each is not None:
+                        each.set_exception(self._failure)
             else:
                 done.set_result(None)
         self._writing = None
+
+    def _take_waiting(self) -> tuple[Sequence[_Written], asyncio.Future[None] | None]:
+        taken = self._waiting, self._done
+        self._waiting, self._done = [], None
+        return taken
 
     async def _close(self) -> None:
         if self._writing is not None:

@@ -187,9 +187,9 @@ class Output:
 
         Remarks made meanwhile appear above the picture.
         """
-        is_live = self._err.isatty() and not self._remarks.is_dumb_terminal
+        live = Live(console=self._remarks, auto_refresh=False, transient=True)
 
-        async def draw(live: Live) -> None:
+        async def draw() -> None:
             while True:
                 live.update(picture(), refresh=True)
                 await asyncio.sleep(_COUNTDOWN_STEP)
@@ -199,10 +199,9 @@ class Output:
                 await asyncio.sleep(_PROGRESS_STEP)
                 self.remark(words())
 
-        with contextlib.ExitStack() as stack:
-            if is_live:
-                live = stack.enter_context(Live(console=self._remarks, auto_refresh=False, transient=True))
-            showing = asyncio.create_task(draw(live) if is_live else tell())
+        is_live = self._err.isatty() and not self._remarks.is_dumb_terminal
+        with live if is_live else contextlib.nullcontext():
+            showing = asyncio.create_task(draw() if is_live else tell())
             try:
                 yield
             finally:

@@ -10,12 +10,13 @@ import contextlib
 import csv
 import hashlib
 import json
+import os
 import secrets
+import shutil
 import stat
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, cast
 
 import attrs
@@ -26,7 +27,7 @@ from kodmobi_async._models import Channel, SendRequest
 from kodmobi_async._wire import canonical_channel, canonical_session_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 __all__ = ("STANDARD_INPUT", "BadRow", "Input", "Row", "example_rows")
 
@@ -90,7 +91,7 @@ class Input:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, name: str, default_channel: str | None) -> Iterator[Input]:
+    def open(cls, name: str, default_channel: str | None) -> Generator[Input]:
         """Open a file; ``-`` and what is no regular file are read to their end first.
 
         Raises:
@@ -99,12 +100,13 @@ class Input:
         """
         with contextlib.ExitStack() as stack:
             try:
-                # its own descriptor: closing it closes nobody's standard input
-                file: IO[bytes] = stack.enter_context(
-                    open(sys.stdin.fileno(), "rb", closefd=False) if name == STANDARD_INPUT else Path(name).open("rb")
-                )
-                if not stat.S_ISREG(Path(name).stat().st_mode if name != STANDARD_INPUT else 0):
-                    file = _spooled(file, stack)
+                source = sys.stdin.fileno() if name == STANDARD_INPUT else name
+                # what is not ours stays open
+                file: IO[bytes] = stack.enter_context(open(source, "rb", closefd=name != STANDARD_INPUT))
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or name == STANDARD_INPUT:
+                    copy = stack.enter_context(tempfile.TemporaryFile())
+                    shutil.copyfileobj(file, copy, _CHUNK)
+                    file = copy
                 found = cls(file, default_channel)
             except OSError as error:
                 raise ConfigurationError(f"the input cannot be read: {error.strerror}") from None
@@ -198,14 +200,6 @@ def _lines(file: IO[bytes], tell: Callable[[bytes], object] | None = None) -> It
             line = line.removeprefix(_BOM)
         if text := line.strip():
             yield number, line.rstrip(b"\r\n"), text
-
-
-def _spooled(source: IO[bytes], stack: contextlib.ExitStack) -> IO[bytes]:
-    """Copy what can be read only once to a file that goes when it is closed."""
-    copy = stack.enter_context(tempfile.TemporaryFile())
-    while chunk := source.read(_CHUNK):
-        copy.write(chunk)
-    return copy
 
 
 def example_rows(count: int) -> Iterator[str]:

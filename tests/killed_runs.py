@@ -1,0 +1,93 @@
+"""Kill bulk runs at chosen moments and resume them; a program of its own, as its children kill themselves.
+
+It imports the package once and forks for every run, so that a run costs a fraction of a second. Usage::
+
+    python killed_runs.py BASE_URL MOMENT NUMBER STEP INPUT [INPUT ...]
+
+For the first input, a run is killed when the MOMENT comes for the NUMBER-th time, for the next one STEP times later,
+and so on; each is resumed. A line of JSON tells how the killed run ended, and what the resumed one counted. The first
+run that ends before its moment has come is the last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kodmobi_async import KodmobiClient
+from kodmobi_async.cli import _journal, main
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+KILLED = -signal.SIGKILL
+
+
+class Killer:
+    """Counts the moments, and kills the process at one of them."""
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+
+    def strike(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(moment: str, number: int) -> None:
+    """Make this process kill itself at a moment."""
+    killer = Killer(number)
+    commit, send = _journal._commit, KodmobiClient.send
+
+    def traced_commit(database: sqlite3.Connection, batch: Sequence[Any]) -> None:
+        # SQLite tells of a statement before it carries it out
+        database.set_trace_callback(lambda statement: killer.strike() if statement == moment else None)
+        commit(database, batch)
+        if moment == "committed":
+            killer.strike()
+
+    async def fatal_send(self: KodmobiClient, *args: Any, **settings: Any) -> Any:
+        if moment == "before the request":
+            killer.strike()
+        result = await send(self, *args, **settings)
+        if moment == "after the request":
+            killer.strike()
+        return result
+
+    _journal._commit = traced_commit
+    KodmobiClient.send = fatal_send  # type: ignore[method-assign] # the point of this program
+
+
+def run(source: Path, base_url: str, kill: tuple[str, int] | None) -> int:
+    """Run the command in a child; its output goes to a file beside the input."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if kill is not None:
+        arm(*kill)
+    with source.with_suffix(".json").open("w") as output:
+        os.dup2(output.fileno(), 1)
+    args = ["bulk", str(source), "--journal", f"{source}.journal", "--base-url", base_url, "--json"]
+    os._exit(main([*args, "--concurrency", os.environ["CONCURRENCY"], "--quiet", "--unknown", f"{source}.unknown"]))
+
+
+def work(base_url: str, moment: str, numbers: range, sources: Sequence[Path]) -> None:
+    for number, source in zip(numbers, sources, strict=True):
+        killed = run(source, base_url, (moment, number))
+        resumed = run(source, base_url, None)
+        counts = json.loads(source.with_suffix(".json").read_text())
+        print(json.dumps({"source": str(source), "killed": killed, "resumed": resumed, **counts}), flush=True)
+        if killed != KILLED:
+            break
+
+
+if __name__ == "__main__":
+    begin, step = int(sys.argv[3]), int(sys.argv[4])
+    inputs = [Path(name) for name in sys.argv[5:]]
+    work(sys.argv[1], sys.argv[2], range(begin, begin + step * len(inputs), step), inputs)

@@ -1,0 +1,409 @@
+"""The journal: a bulk run that is killed, cut off or refused its disk goes on, and sends nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from background import Background, emulator_in_background
+from ulid import ULID
+
+from kodmobi_async import ConfigurationError
+from kodmobi_async.cli import main
+from kodmobi_async.cli._journal import APPLICATION_ID, Journal, JournalError, State
+from kodmobi_async.cli._rows import Row
+from kodmobi_async.emulator import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+KEY = "key-of-these-tests"
+# the long mode: every commit of a run of 1 000 rows, instead of some of a shorter one
+EVERY_KILL = os.environ.get("KODMOBI_TEST_EVERY_KILL") == "1"
+ROWS, CONCURRENCY = (1_000, 64) if EVERY_KILL else (24, 8)
+KILLED = -signal.SIGKILL
+SETTINGS = {"the input": "abc", "--channel": ""}
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Background]:
+    monkeypatch.setenv("KODMOBI_API_KEY", KEY)
+    with emulator_in_background(api_key=KEY, session_lifetime=100_000.0) as background:
+        yield background
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    return tmp_path / "journal"
+
+
+def write_input(service: Background, path: Path, rows: int, *, unknown: int = 0) -> list[str]:
+    """Write an input of sessions that live in the emulator, and ``unknown`` ones that do not."""
+    sessions = [service.add_session() if number >= unknown else str(ULID()) for number in range(rows)]
+    path.write_text("".join(f"{session},sms\n" for session in sessions))
+    return sessions
+
+
+def bulk(service: Background, source: Path, journal: Path, *options: str) -> int:
+    args = ["bulk", str(source), "--journal", str(journal), "--base-url", service.emulator.base_url]
+    return main([*args, "--quiet", "--json", *options])
+
+
+def summary(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    counts: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return counts
+
+
+def row(line: int) -> Row:
+    return Row(str(ULID()), "sms", line, b"")
+
+
+# -- killed at any moment ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("moment", "step"),
+    # the requests are many, and alike: the long mode takes one in forty of them
+    [("BEGIN", 1), ("COMMIT", 1), ("committed", 1), ("before the request", 40), ("after the request", 40)],
+)
+def test_a_run_killed_at_any_moment_goes_on_and_delivers_no_row_twice(
+    service: Background, tmp_path: Path, moment: str, step: int
+) -> None:
+    step, batch = (step, 5) if EVERY_KILL else (1, 4)
+    ended: list[dict[str, Any]] = []
+    for first in range(1, ROWS if EVERY_KILL else 2, step * batch):
+        sources = [tmp_path / f"{number}.csv" for number in range(first, first + step * batch, step)]
+        sessions = {str(source): write_input(service, source, ROWS, unknown=3) for source in sources}
+        for end in driven(service.emulator.base_url, moment, str(first), str(step), *map(str, sources)):
+            check(service, end, sessions[end["source"]])
+            ended.append(end)
+        if ended[-1]["killed"] != KILLED:
+            break
+    killed = sum(end["killed"] == KILLED for end in ended)
+    unknown, confirmed = (sum(end[name] for end in ended) for name in ("unknown", "confirmed"))
+    print(f"{moment}: {killed} killed runs, {unknown} rows unknown, {confirmed} confirmed")
+    assert killed >= 3
+
+
+def driven(*args: str) -> list[dict[str, Any]]:
+    command = [sys.executable, str(Path(__file__).with_name("killed_runs.py")), *args]
+    environment = {**os.environ, "CONCURRENCY": str(CONCURRENCY)}
+    done = subprocess.run(command, check=False, capture_output=True, encoding="utf-8", timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def check(service: Background, end: dict[str, Any], sessions: Sequence[str]) -> None:
+    delivered = {session: len(service.emulator.delivered(session)) for session in sessions}
+    assert set(delivered.values()) <= {0, 1}, end
+    assert end["sent"] + end["refused"] + end["unknown"] == end["rows"] == len(sessions), end
+    unknown = {line.split(",")[0] for line in Path(f"{end['source']}.unknown").read_text().splitlines()}
+    assert len(unknown) == end["unknown"]
+    # what is not unknown is told as it was
+    assert sum(count for session, count in delivered.items() if session not in unknown) == end["sent"], end
+    assert end["resumed"] == 8
+
+
+# -- what an earlier run has left open --------------------------------------------------------------------------------
+
+
+def leave_intent(journal: Path, line: int) -> None:
+    with sqlite3.connect(journal) as database:
+        database.execute("UPDATE row SET state = ?, detail = NULL WHERE line = ?", (State.INTENT, line))
+    database.close()
+
+
+def sends(service: Background) -> int:
+    return service.emulator.requests["send"]
+
+
+def test_an_intent_without_outcome_is_confirmed_by_asking_and_not_sent_again(
+    service: Background, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "rows.csv"
+    write_input(service, source, 2)
+    assert bulk(service, source, journal) == 0
+    capsys.readouterr()
+    leave_intent(journal, 2)
+    assert bulk(service, source, journal) == 0
+    counts = summary(capsys)
+    assert (counts["sent"], counts["confirmed"], counts["earlier"], sends(service)) == (2, 1, 2, 2)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_what_asking_does_not_tell_stays_unknown_for_good(
+    service: Background, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str], ended: bool
+) -> None:
+    source = tmp_path / "rows.csv"
+    session, _ = write_input(service, source, 2)
+    assert bulk(service, source, journal) == 0
+    leave_intent(journal, 1)
+    if ended:
+        service.call(service.emulator.expire_session, session)
+    else:  # as if its window had passed
+        service.call(service.emulator.add_session, session)
+    for _ in range(2):
+        capsys.readouterr()
+        assert bulk(service, source, journal, "--unknown", str(tmp_path / "unknown")) == 8
+        counts = summary(capsys)
+        assert (counts["unknown"], counts["sent"], sends(service)) == (1, 1, 2)
+        assert (tmp_path / "unknown").read_text() == f"{session},sms\n"
+
+
+def test_a_service_that_does_not_answer_is_asked_again_by_the_next_run(
+    service: Background, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "rows.csv"
+    write_input(service, source, 1)
+    assert bulk(service, source, journal) == 0
+    leave_intent(journal, 1)
+    service.call(service.emulator.script, Fault.close(), 50, "channels")
+    capsys.readouterr()
+    assert bulk(service, source, journal) == 8
+    assert summary(capsys)["unknown"] == 1
+    service.call(service.emulator.clear_faults)
+    assert bulk(service, source, journal) == 0
+    assert (summary(capsys)["confirmed"], sends(service)) == (1, 1)
+
+
+def test_an_account_at_fault_ends_the_asking_before_anything_is_sent(
+    service: Background, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "rows.csv"
+    write_input(service, source, 2)
+    assert bulk(service, source, journal) == 0
+    capsys.readouterr()
+    for line in (1, 2):
+        leave_intent(journal, line)
+    service.call(service.emulator.script, Fault.refuse("ERROR_ACCESS_DENIED"), 2, "channels")
+    assert bulk(service, source, journal) == 9
+    assert (summary(capsys)["unknown"], sends(service)) == (2, 2)
+
+
+def test_a_channel_of_an_unknown_row_is_not_sent_to_for_a_window(
+    service: Background, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "rows.csv"
+    session = service.add_session()
+    source.write_text(f"{session},sms\n{session},sms\n{session},sms\n")
+    assert bulk(service, source, journal, "--concurrency", "1") == 8
+    with sqlite3.connect(journal) as database:
+        database.execute("UPDATE row SET state = ? WHERE line < 3", (State.INTENT,))
+        database.execute("UPDATE row SET state = ? WHERE line = 3", (State.LEFT,))
+    database.close()
+    service.call(service.emulator.add_session, session)
+    capsys.readouterr()
+    assert bulk(service, source, journal) == 8
+    counts = summary(capsys)
+    assert (counts["unknown"], counts["blocked"], sends(service)) == (2, 1, 1)
+
+
+def test_what_was_refused_is_final_unless_it_is_asked_for(
+    service: Background, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "rows.csv"
+    write_input(service, source, 3)
+    service.call(service.emulator.script, Fault.refuse("ERROR_BLOCKED"), 1, "send")
+    assert bulk(service, source, journal) == 8
+    assert bulk(service, source, journal) == 8
+    assert sends(service) == 3
+    capsys.readouterr()
+    assert bulk(service, source, journal, "--retry-failed") == 0
+    counts = summary(capsys)
+    assert (counts["sent"], counts["earlier"], sends(service)) == (3, 2, 4)
+
+
+# -- refused before anything is sent ----------------------------------------------------------------------------------
+
+
+def foreign_text(path: Path) -> None:
+    path.write_text("a text of somebody's\n" * 100)
+
+
+def foreign_database(path: Path) -> None:
+    database = sqlite3.connect(path)
+    database.execute("CREATE TABLE theirs (x)")
+    database.close()
+
+
+def marked_database(path: Path) -> None:
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA user_version = 7")
+    database.close()
+
+
+def later_version(path: Path) -> None:
+    database = sqlite3.connect(path)
+    database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    database.execute("PRAGMA user_version = 2")
+    database.execute("CREATE TABLE run (name, value)")
+    database.close()
+
+
+def hollow(path: Path) -> None:
+    database = sqlite3.connect(path)
+    database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    database.execute("PRAGMA user_version = 1")
+    database.execute("CREATE TABLE something (name, value)")
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (foreign_text, "is no journal"),
+        (foreign_database, "another program"),
+        (marked_database, "another program"),
+        (later_version, "of version 2"),
+        (hollow, "is no journal"),
+        (Path.mkdir, "cannot be opened"),
+    ],
+)
+async def test_a_file_that_is_no_journal_is_refused_and_left_as_it_was(journal: Path, make: Any, words: str) -> None:
+    make(journal)
+    before = journal.read_bytes() if journal.is_file() else b""
+    with pytest.raises(ConfigurationError, match=words):
+        async with Journal.open(journal, SETTINGS):
+            pass
+    if make is not hollow:  # it has our marks, and is taken for one of ours at first
+        assert (journal.read_bytes() if journal.is_file() else b"") == before
+
+
+async def test_a_damaged_journal_is_refused(journal: Path) -> None:
+    async with Journal.open(journal, SETTINGS) as opened:
+        for line in range(1, 2_000):
+            opened.settle(row(line), State.SENT, "x" * 50)
+    size = journal.stat().st_size
+    with journal.open("r+b") as file:
+        file.seek(8_192)
+        file.write(b"\xff" * (size - 8_192))
+    with pytest.raises(ConfigurationError, match="damaged"):
+        async with Journal.open(journal, SETTINGS):
+            pass
+
+
+async def test_a_second_process_is_refused_while_the_first_one_runs(journal: Path) -> None:
+    code = (
+        "import asyncio, pathlib, sys\n"
+        "from kodmobi_async.cli._journal import Journal\n"
+        "async def main():\n"
+        "    async with Journal.open(pathlib.Path(sys.argv[1]), {}): pass\n"
+        "try: asyncio.run(main())\n"
+        "except Exception as error: print(error)\n"
+    )
+    async with Journal.open(journal, SETTINGS) as opened:
+        await opened.intend(row(1))
+        with pytest.raises(ConfigurationError, match="in use"):
+            async with Journal.open(journal, SETTINGS):
+                pass
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, str(journal), stdout=asyncio.subprocess.PIPE
+        )
+        told, _ = await process.communicate()
+        assert b"in use by another process" in told
+        await opened.intend(row(2))
+
+
+def test_a_changed_input_and_another_channel_are_refused_before_anything_is_sent(
+    service: Background, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "rows.csv"
+    write_input(service, source, 1)
+    assert bulk(service, source, journal) == 0
+    assert bulk(service, source, journal, "--channel", "sms") == 2
+    assert "--channel has changed" in capsys.readouterr().err
+    with source.open("a") as file:
+        file.write(f"{service.add_session()},sms\n")
+    assert bulk(service, source, journal) == 2
+    assert "the input has changed" in capsys.readouterr().err
+    assert sends(service) == 1
+
+
+# -- the disk ---------------------------------------------------------------------------------------------------------
+
+
+async def test_an_intent_is_on_the_disk_before_it_returns_and_many_share_a_commit(journal: Path) -> None:
+    commits = 0
+
+    def count(statement: str) -> None:
+        nonlocal commits
+        commits += statement == "COMMIT"
+
+    async with Journal.open(journal, SETTINGS) as opened:
+        opened._database.set_trace_callback(count)
+        await asyncio.gather(*(opened.intend(row(line)) for line in range(1, 101)))
+        assert commits <= 2
+        assert [entry.line for entry in await opened.intents()] == list(range(1, 101))
+        opened.settle(row(1), State.SENT)
+        await opened.flush()
+        assert [entry.state for entry in await opened.page(0)][:2] == [State.SENT, State.INTENT]
+    async with Journal.open(journal, SETTINGS) as opened:
+        assert opened.last_line == 100
+
+
+async def test_a_full_disk_fails_the_intent_and_all_after_it_and_keeps_what_was_written(journal: Path) -> None:
+    async with Journal.open(journal, SETTINGS) as opened:
+        await opened.intend(row(1))
+        pages = opened._database.execute("PRAGMA page_count").fetchone()[0]
+        opened._database.execute(f"PRAGMA max_page_count = {pages}")
+        together = (opened.intend(row(line)) for line in range(2, 1_000))
+        failed = await asyncio.gather(*together, return_exceptions=True)
+        assert {str(error) for error in failed} == {"the journal cannot be written: database or disk is full"}
+        opened.settle(row(1), State.SENT)
+        with pytest.raises(JournalError, match="full"):
+            await opened.intend(row(1))
+        with pytest.raises(JournalError, match="full"):
+            await opened.flush()
+    async with Journal.open(journal, SETTINGS) as opened:
+        assert [(entry.line, entry.state) for entry in await opened.page(0)] == [(1, State.INTENT)]
+
+
+async def test_what_comes_while_a_write_fails_fails_with_it(journal: Path) -> None:
+    async with Journal.open(journal, SETTINGS) as opened:
+        opened._database.execute("PRAGMA max_page_count = 1")
+        first = asyncio.create_task(opened.intend(Row("x" * 9_000, "sms", 1, b"")))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        second = asyncio.create_task(opened.intend(row(2)))
+        done = await asyncio.gather(first, second, return_exceptions=True)
+        assert [type(error) for error in done] == [JournalError, JournalError]
+
+
+async def test_a_state_that_no_version_has_written_is_an_error_that_says_so(journal: Path) -> None:
+    async with Journal.open(journal, SETTINGS) as opened:
+        opened._database.execute("INSERT INTO row VALUES (1, '', '', 99, NULL)")
+        with pytest.raises(JournalError, match="cannot be read"):
+            await opened.page(0)
+
+
+@pytest.mark.parametrize("limit", [4_000, 60_000])
+def test_a_full_disk_ends_the_run_before_the_next_request_and_the_run_goes_on_later(
+    service: Background, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str], limit: int
+) -> None:
+    source = tmp_path / "rows.csv"
+    write_input(service, source, 200)
+    command = [sys.executable, "-m", "kodmobi_async", "bulk", str(source), "--journal", str(journal)]
+    done = subprocess.run(
+        [*command, "--base-url", service.emulator.base_url, "--json", "--concurrency", "4"],
+        check=False,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert done.returncode == 10
+    assert "error: the journal cannot be written" in done.stderr
+    counts = json.loads(done.stdout)
+    assert counts["sent"] + counts["unknown"] + counts["left"] == 200
+    assert counts["sent"] == len(service.emulator.ledger) < 200
+    assert bulk(service, source, journal) == 0
+    assert summary(capsys)["sent"] == 200 == len(service.emulator.ledger)
