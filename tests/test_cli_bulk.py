@@ -479,12 +479,12 @@ def test_a_terminal_sees_the_progress_within_its_width(tmp_path: Path) -> None:
     os.close(child)
     watching.join()
     os.close(parent)
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode()).replace("\r", "")
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
     assert done.returncode == 8
     assert " of 31" in text
     assert "in flight" in text
     assert "line 31: session_id is not a ULID" in text
-    assert max(map(len, text.split("\n"))) <= 80
+    assert max(map(len, re.split("[\r\n]+", text))) <= 80
 
 
 async def test_where_there_is_no_terminal_progress_is_a_line_from_time_to_time(
@@ -503,7 +503,7 @@ def test_rate_and_time_left_are_those_of_late() -> None:
         for _ in range(10 if now < 20 else 100):
             tally.add("sent")
         words = tally.words(float(now))
-    assert words == "2,190 of 10,000, 100/s, 0 in flight, 1:18 left, sent 2,190".replace("1:18", "0:01:18")
+    assert words == "2,190 of 10,000, 100/s, 0 in flight, 0:01:18 left, sent 2,190"
 
 
 def test_reasons_without_end_fill_no_memory(capsys: pytest.CaptureFixture[str]) -> None:

@@ -280,17 +280,6 @@ class _Run:
 
     async def _send(self, request: SendRequest) -> SendResult:
         row = cast("Row", request)
-        self._tally.in_flight += 1
-        try:
-            return await self._send_row(row)
-        except CooldownError as error:
-            if self._journal is not None and error.outcome is not Outcome.ACCEPTED:
-                self._journal.settle(row, State.LEFT)  # it may be set aside, and must not look as if it had been sent
-            raise
-        finally:
-            self._tally.in_flight -= 1
-
-    async def _send_row(self, row: Row) -> SendResult:
         session_id = cast("str", row.session_id)
         blocked_for = await self._client.remaining(session_id, row.channel)
         if blocked_for > 0:  # an intent would say that it may have been sent
@@ -302,9 +291,17 @@ class _Run:
             )
         await self._await_turn()
         self._enrol(session_id)
-        if self._journal is not None:
-            await self._journal.intend(row)
-        return await self._client.send(session_id, row.channel, max_wait=0.0)
+        self._tally.in_flight += 1
+        try:
+            if self._journal is not None:
+                await self._journal.intend(row)
+            return await self._client.send(session_id, row.channel, max_wait=0.0)
+        except CooldownError as error:
+            if self._journal is not None and error.outcome is not Outcome.ACCEPTED:
+                self._journal.settle(row, State.LEFT)  # it may be set aside, and must not look as if it had been sent
+            raise
+        finally:
+            self._tally.in_flight -= 1
 
     async def _await_turn(self) -> None:
         """Wait for the turn that ``--rate`` gives; it is not part of the time that a send may take."""
@@ -329,7 +326,7 @@ class _Run:
 
     def _count(self, row: Row, state: State, detail: str | None) -> None:
         known: dict[str, Any] = json.loads(detail) if detail else {}
-        self._tally.add(state.name.lower(), _reason(known))
+        self._tally.add(state.name.lower(), None if state in (State.LEFT, State.BLOCKED) else _reason(known))
         self._tally.confirmed += "confirmed" in known
         self._report.row(row, state, detail)
 

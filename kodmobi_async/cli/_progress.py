@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich.console import Group
 from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from kodmobi_async.cli._journal import State
@@ -99,7 +100,9 @@ class Tally:
             if kind != State.LEFT.name.lower()
         )
         facts = Text("  ".join(self._facts(now)))
-        return Group(ProgressBar(total=max(1, self.rows), completed=self.done), facts, counts)
+        bar = Table.grid(expand=True)  # a bar ends no line by itself
+        bar.add_row(ProgressBar(total=max(1, self.rows), completed=self.done))
+        return Group(bar, facts, counts)
 
     def words(self, now: float) -> str:
         """Tell the progress in one line."""
@@ -111,7 +114,7 @@ class Tally:
     def summarize(self, output: Output, now: float) -> None:
         """Tell a person how it ended; the numbers add up to that of the rows."""
         duration = now - self._began
-        worked = self.done - self.earlier
+        worked = self.done - self.earlier - self.counts[State.LEFT.name.lower()]
         rate = f", {worked / duration:,.0f}/s" if duration > 0 else ""
         output.say(f"{self.rows:,} rows in {_duration(duration)}{rate}", style="bold")
         rows = [

@@ -133,10 +133,11 @@ class Input:
             raise _RowError("not UTF-8") from None
         if session_id in (None, ""):
             raise _RowError("no session_id")
+        session = canonical_session_id(cast("str", session_id))
         name = self._default if channel in (None, "") else canonical_channel(cast("str", channel))
         if name is None:
             raise _RowError("no channel, and no --channel for rows without one")
-        return Row(canonical_session_id(cast("str", session_id)), name, line, raw)
+        return Row(session, name, line, raw)
 
     # -- CSV -------------------------------------------------------------------------------------------------------
 
