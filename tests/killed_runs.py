@@ -82,7 +82,8 @@ def work(base_url: str, moment: str, numbers: range, sources: Sequence[Path]) ->
         killed = run(source, base_url, (moment, number))
         resumed = run(source, base_url, None)
         counts = json.loads(source.with_suffix(".json").read_text())
-        print(json.dumps({"source": str(source), "killed": killed, "resumed": resumed, **counts}), flush=True)
+        sys.stdout.write(json.dumps({"source": str(source), "killed": killed, "resumed": resumed, **counts}) + "\n")
+        sys.stdout.flush()  # what waits to be written would be in the next child, too
         if killed != KILLED:
             break
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import os
 import pty
@@ -12,22 +11,22 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from background import Background, emulator_in_background
 from ulid import ULID
 
 from kodmobi_async.cli import main
-from kodmobi_async.cli import _rows as rows_module
 from kodmobi_async.cli._output import Output
 from kodmobi_async.cli._progress import Tally
 from kodmobi_async.cli._rows import BadRow, Input, Row
 from kodmobi_async.emulator import Fault
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from collections.abc import Iterator
 
 KEY = "key-of-these-tests"
@@ -192,9 +191,7 @@ def test_every_kind_of_outcome_is_counted_and_written(
     files = [tmp_path / name for name in ("output", "failed", "unknown")]
     options = [f"--{path.name}={path}" for path in files]
     script(service, Fault.close(), 20, "channels")
-    assert (
-        bulk(service, source, "--json", "--channel", "sms", "--concurrency", "1", "--timeout", "1", *options) == 8
-    )
+    assert bulk(service, source, "--json", "--channel", "sms", "--concurrency", "1", "--timeout", "1", *options) == 8
     out, _ = capsys.readouterr()
     assert counts(out) == {"sent": 2, "blocked": 1, "refused": 1, "unknown": 1, "bad": 1}
     output, failed, unknown = (path.read_text().splitlines() for path in files)
@@ -203,7 +200,10 @@ def test_every_kind_of_outcome_is_counted_and_written(
     assert [(line["line"], line["outcome"]) for line in lines] == list(enumerate(outcomes, 2))
     assert lines[2] == {"line": 4, "session_id": TWO, "channel": "sms", "outcome": "sent"}
     assert lines[5]["error"]["sys_message"] == "ERROR_MESSAGE_NOT_FOUND"
-    assert (sorted(failed), unknown) == (["2," + ONE, "6," + ONE[:-1] + "Z", "x,session_id"], ["x,session_id", "1," + ONE])
+    assert (sorted(failed), unknown) == (
+        ["2," + ONE, "6," + ONE[:-1] + "Z", "x,session_id"],
+        ["x,session_id", "1," + ONE],
+    )
 
 
 def test_rows_that_failed_can_be_given_in_again(
@@ -276,7 +276,7 @@ def test_standard_input_is_read_to_its_end_and_left_open(
     reader, writer = os.pipe()
     os.write(writer, source.read_bytes())
     os.close(writer)
-    with open(reader, encoding="utf-8") as stdin:
+    with os.fdopen(reader, encoding="utf-8") as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
         assert bulk(service, "-", "--json") == 0
         os.fstat(reader)
@@ -330,7 +330,9 @@ def test_an_input_that_cannot_be_read_is_exit_2(
     assert capsys.readouterr().err.count("the input cannot be read") == 2
 
 
-def test_standard_input_is_no_file_that_could_be_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_standard_input_is_no_file_that_could_be_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["bulk", "-", "--output", str(tmp_path / "x"), "--concurrency", "0", "--emulate"]) == 2
 
 
@@ -365,13 +367,9 @@ def running(*args: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-async def arrivals(service: Background, number: int) -> None:
-    while service.emulator.requests["send"] < number:
-        await asyncio.sleep(0.01)
-
-
 def wait_for_sends(service: Background, number: int) -> None:
-    asyncio.run_coroutine_threadsafe(arrivals(service, number), service._loop).result(timeout=30)
+    while service.emulator.requests["send"] < number:
+        time.sleep(0.01)
 
 
 def test_ctrl_c_lets_what_is_under_way_come_to_its_end(service: Background, source: Path, tmp_path: Path) -> None:
@@ -432,21 +430,6 @@ def test_a_report_that_fails_early_begins_nothing_more(
     out, err = capsys.readouterr()
     assert err.count("cannot be written") == 1
     assert counts(out)["bad"] == 2_000
-
-
-def test_a_journal_that_cannot_be_begun_sends_nothing(
-    service: Background, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    done = subprocess.run(
-        [*COMMAND, str(source), "--base-url", service.emulator.base_url, "--journal", str(tmp_path / "journal"), "--json"],
-        check=False,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=60,
-        preexec_fn=lambda: __import__("resource").setrlimit(__import__("resource").RLIMIT_FSIZE, (100, 100)),
-    )
-    assert (done.returncode, counts(done.stdout)) == (10, {"left": 3})
-    assert service.emulator.requests["send"] == 0
 
 
 # -- what is seen -----------------------------------------------------------------------------------------------------

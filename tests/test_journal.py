@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import resource
@@ -90,7 +91,7 @@ def test_a_run_killed_at_any_moment_goes_on_and_delivers_no_row_twice(
             break
     killed = sum(end["killed"] == KILLED for end in ended)
     unknown, confirmed = (sum(end[name] for end in ended) for name in ("unknown", "confirmed"))
-    print(f"{moment}: {killed} killed runs, {unknown} rows unknown, {confirmed} confirmed")
+    sys.stdout.write(f"{moment}: {killed} killed runs, {unknown} rows unknown, {confirmed} confirmed\n")
     assert killed >= 3
 
 
@@ -268,27 +269,40 @@ def hollow(path: Path) -> None:
         (Path.mkdir, "cannot be opened"),
     ],
 )
-async def test_a_file_that_is_no_journal_is_refused_and_left_as_it_was(journal: Path, make: Any, words: str) -> None:
+def test_a_file_that_is_no_journal_is_refused_and_left_as_it_was(journal: Path, make: Any, words: str) -> None:
     make(journal)
-    before = journal.read_bytes() if journal.is_file() else b""
+    before = content(journal)
     with pytest.raises(ConfigurationError, match=words):
+        open_and_close(journal)
+    if make is not hollow:  # it has our marks, and is taken for one of ours at first
+        assert content(journal) == before
+
+
+def content(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
+
+
+def open_and_close(journal: Path) -> None:
+    async def run() -> None:
         async with Journal.open(journal, SETTINGS):
             pass
-    if make is not hollow:  # it has our marks, and is taken for one of ours at first
-        assert (journal.read_bytes() if journal.is_file() else b"") == before
+
+    asyncio.run(run())
 
 
-async def test_a_damaged_journal_is_refused(journal: Path) -> None:
-    async with Journal.open(journal, SETTINGS) as opened:
-        for line in range(1, 2_000):
-            opened.settle(row(line), State.SENT, "x" * 50)
+def test_a_damaged_journal_is_refused(journal: Path) -> None:
+    async def fill() -> None:
+        async with Journal.open(journal, SETTINGS) as opened:
+            for line in range(1, 2_000):
+                opened.settle(row(line), State.SENT, "x" * 50)
+
+    asyncio.run(fill())
     size = journal.stat().st_size
     with journal.open("r+b") as file:
-        file.seek(8_192)
-        file.write(b"\xff" * (size - 8_192))
+        file.seek(size // 2)
+        file.write(b"\xff" * (size - size // 2))
     with pytest.raises(ConfigurationError, match="damaged"):
-        async with Journal.open(journal, SETTINGS):
-            pass
+        open_and_close(journal)
 
 
 async def test_a_second_process_is_refused_while_the_first_one_runs(journal: Path) -> None:
@@ -385,25 +399,65 @@ async def test_a_state_that_no_version_has_written_is_an_error_that_says_so(jour
             await opened.page(0)
 
 
-@pytest.mark.parametrize("limit", [4_000, 60_000])
-def test_a_full_disk_ends_the_run_before_the_next_request_and_the_run_goes_on_later(
-    service: Background, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str], limit: int
+@contextlib.contextmanager
+def files_no_longer_than(limit: int) -> Iterator[None]:
+    """Let the kernel refuse this process every write beyond a length, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_without_room_for_a_journal_lets_nothing_be_sent(
+    service: Background, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "rows.csv"
+    write_input(service, source, 3)
+    with files_no_longer_than(100):
+        assert bulk(service, source, journal) == 10
+    assert (summary(capsys)["left"], sends(service)) == (3, 0)
+    assert bulk(service, source, journal) == 0
+
+
+def test_a_disk_that_fills_up_ends_the_run_before_the_next_request_and_the_run_goes_on_later(
+    service: Background, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "rows.csv"
     write_input(service, source, 200)
-    command = [sys.executable, "-m", "kodmobi_async", "bulk", str(source), "--journal", str(journal)]
-    done = subprocess.run(
-        [*command, "--base-url", service.emulator.base_url, "--json", "--concurrency", "4"],
-        check=False,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=60,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
-    assert done.returncode == 10
-    assert "error: the journal cannot be written" in done.stderr
-    counts = json.loads(done.stdout)
-    assert counts["sent"] + counts["unknown"] + counts["left"] == 200
+    with files_no_longer_than(100_000):
+        assert bulk(service, source, journal, "--concurrency", "4") == 10
+    out, err = capsys.readouterr()
+    assert err.startswith("error: the journal cannot be written: ")
+    counts = json.loads(out)
+    assert counts["sent"] + counts["left"] == 200
     assert counts["sent"] == len(service.emulator.ledger) < 200
     assert bulk(service, source, journal) == 0
     assert summary(capsys)["sent"] == 200 == len(service.emulator.ledger)
+
+
+def test_a_disk_that_fills_up_at_the_very_end_is_told(
+    service: Background, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "rows.csv"
+    write_input(service, source, 1)
+    script = Fault.refuse("x" * 50_000, status=400)  # the outcome is long, and the intent was not
+    service.call(service.emulator.script, script, 1, "send")
+    with files_no_longer_than(80_000):
+        assert bulk(service, source, journal) == 10
+    assert summary(capsys)["refused"] == 1
+
+
+def test_a_journal_that_cannot_be_read_ends_the_run(
+    service: Background, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "rows.csv"
+    write_input(service, source, 2)
+    assert bulk(service, source, journal) == 0
+    with sqlite3.connect(journal) as database:
+        database.execute("UPDATE row SET state = 99 WHERE line = 2")
+    database.close()
+    capsys.readouterr()
+    assert bulk(service, source, journal) == 10
+    assert (summary(capsys)["left"], sends(service)) == (2, 2)
