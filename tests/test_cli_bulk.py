@@ -26,8 +26,8 @@ from kodmobi_async.cli._rows import BadRow, Input, Row
 from kodmobi_async.emulator import Fault
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Iterator
+    from pathlib import Path
 
 KEY = "key-of-these-tests"
 ONE, TWO, THREE = "01K8N1VMPN0EE389K72YW0CBM2", "01K8N1VMPN0EE389K72YW0CBM3", "01K8N1VMPN0EE389K72YW0CBM4"

@@ -437,16 +437,22 @@ def test_a_disk_that_fills_up_ends_the_run_before_the_next_request_and_the_run_g
     assert summary(capsys)["sent"] == 200 == len(service.emulator.ledger)
 
 
-def test_a_disk_that_fills_up_at_the_very_end_is_told(
-    service: Background, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
+def test_wherever_the_disk_fills_up_the_row_is_sent_once_and_the_failure_is_told(
+    service: Background, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = tmp_path / "rows.csv"
-    write_input(service, source, 1)
-    script = Fault.refuse("x" * 50_000, status=400)  # the outcome is long, and the intent was not
-    service.call(service.emulator.script, script, 1, "send")
-    with files_no_longer_than(80_000):
-        assert bulk(service, source, journal) == 10
-    assert summary(capsys)["refused"] == 1
+    ended: set[tuple[int, int]] = set()
+    for pages in range(1, 20):
+        source, journal = tmp_path / f"{pages}.csv", tmp_path / f"{pages}.journal"
+        (session,) = write_input(service, source, 1)
+        with files_no_longer_than(pages * 4_096):
+            code = bulk(service, source, journal)
+        ended.add((code, summary(capsys)["sent"]))
+        assert bulk(service, source, journal) == 0
+        assert (summary(capsys)["sent"], len(service.emulator.delivered(session))) == (1, 1)
+        if code == 0:
+            break
+    # before the request, between the request and the writing of its outcome, nowhere
+    assert ended == {(10, 0), (10, 1), (0, 1)}
 
 
 def test_a_journal_that_cannot_be_read_ends_the_run(
