@@ -20,6 +20,7 @@ from background import Background, emulator_in_background
 from ulid import ULID
 
 from kodmobi_async.cli import main
+from kodmobi_async.cli._connect import Connection, reached
 from kodmobi_async.cli._output import Output
 from kodmobi_async.cli._progress import Tally
 from kodmobi_async.cli._rows import BadRow, Input, Row
@@ -261,6 +262,23 @@ def test_the_example_goes_through_the_emulator(tmp_path: Path, capsys: pytest.Ca
         file.write(source.read_text().splitlines()[1] + "\n")
     assert main(["bulk", str(source), "--emulate", "--json"]) == 8
     assert counts(capsys.readouterr().out) == {"sent": 40, "blocked": 1}
+
+
+async def test_a_session_that_lives_in_the_emulator_keeps_its_windows(capsys: pytest.CaptureFixture[str]) -> None:
+    connection = Connection(base_url=None, api_key=None, language=None, timeout=None, allow_http=False)
+    async with reached(connection, Output()) as (client, enrol):
+        enrol(ONE)
+        await client.send(ONE, "sms")
+        enrol(ONE)
+        assert {each.timeout for each in await client.channels(ONE) if each.type == "sms"} == {60.0}
+
+
+def test_a_resumed_run_tells_what_an_earlier_one_had_done(
+    service: Background, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        assert bulk(service, source, "--journal", str(tmp_path / "journal")) == 0
+    assert capsys.readouterr().out.endswith("\n  of these, 3 were done by an earlier run\n")
 
 
 def test_quiet_says_nothing_but_what_is_wrong(

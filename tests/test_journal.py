@@ -20,9 +20,14 @@ from ulid import ULID
 
 from kodmobi_async import ConfigurationError
 from kodmobi_async.cli import main
+from kodmobi_async.cli._bulk import Options
+from kodmobi_async.cli._bulk import bulk as send_rows
+from kodmobi_async.cli._connect import Connection
+from kodmobi_async.cli._files import Files
 from kodmobi_async.cli._journal import APPLICATION_ID, Journal, JournalError, State
-from kodmobi_async.cli._rows import Row
-from kodmobi_async.emulator import Fault
+from kodmobi_async.cli._output import Output
+from kodmobi_async.cli._rows import Input, Row
+from kodmobi_async.emulator import Emulator, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -223,6 +228,82 @@ def test_what_was_refused_is_final_unless_it_is_asked_for(
     assert (counts["sent"], counts["earlier"], sends(service)) == (3, 2, 4)
 
 
+def test_a_row_that_the_service_finds_too_soon_is_tried_again_later_and_its_intent_taken_back(
+    service: Background, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "rows.csv"
+    write_input(service, source, 1)
+    service.call(service.emulator.script, Fault.refuse("ERROR_MESSAGE_ATTEMPT", retry_after=1), 2, "send")
+    assert bulk(service, source, journal) == 8
+    assert summary(capsys)["blocked"] == 1
+    assert bulk(service, source, journal, "--retry-failed", "--max-wait", "5") == 0
+    assert (summary(capsys)["sent"], sends(service)) == (1, 3)
+
+
+def test_a_repeat_that_proves_the_arrival_counts_as_sent(
+    service: Background, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "rows.csv"
+    write_input(service, source, 1)
+    service.call(service.emulator.script, Fault.close(process=True), 1, "send")
+    service.call(service.emulator.script, Fault.answer(400), 1, "channels")
+    assert bulk(service, source, journal, "--max-wait", "5") == 0
+    assert bulk(service, source, journal) == 0
+    assert len(service.emulator.ledger) == 1
+
+
+async def test_an_interrupt_ends_the_asking_too(
+    emulator: Emulator, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "rows.csv"
+    await asyncio.to_thread(source.write_text, "".join(f"{emulator.add_session()},sms\n" for _ in range(4)))
+    assert await bulk_here(emulator, source, journal) == 0
+    await asyncio.to_thread(leave_intent, journal, 1)
+    await asyncio.to_thread(leave_intent, journal, 2)
+    emulator.script(Fault.delay(5.0), 1, "channels")
+    resuming = asyncio.create_task(bulk_here(emulator, source, journal))
+    while not emulator.requests["channels"]:
+        await asyncio.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+    assert await resuming == 130
+    counts = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (counts["sent"], counts["confirmed"], counts["unknown"]) == (3, 1, 1)
+
+
+async def test_a_run_that_somebody_cancels_is_cancelled(emulator: Emulator, tmp_path: Path, journal: Path) -> None:
+    source = tmp_path / "rows.csv"
+    await asyncio.to_thread(source.write_text, f"{emulator.add_session()},sms\n")
+    emulator.script(Fault.silence())
+    task = asyncio.create_task(bulk_here(emulator, source, journal))
+    while not emulator.requests["send"]:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with Journal.open(journal, {}) as opened:
+        assert len(await opened.intents()) == 1
+
+
+async def bulk_here(emulator: Emulator, source: Path, journal: Path) -> int:
+    """Run the command on this loop and its clock, one row at a time."""
+    connection = Connection(
+        base_url=emulator.base_url, api_key=emulator.api_key, language=None, timeout=None, allow_http=False
+    )
+    options = Options(
+        source=str(source),
+        channel=None,
+        concurrency=1,
+        rate=None,
+        max_wait=0.0,
+        journal=journal,
+        retry_failed=False,
+        files=Files(),
+        quiet=True,
+    )
+    with Input.open(str(source), None) as found:
+        return await send_rows(connection, Output(as_json=True), found, options)
+
+
 # -- refused before anything is sent ----------------------------------------------------------------------------------
 
 
@@ -308,7 +389,11 @@ def test_a_damaged_journal_is_refused(journal: Path) -> None:
 async def test_a_second_process_is_refused_while_the_first_one_runs(journal: Path) -> None:
     code = (
         "import asyncio, pathlib, sys\n"
-        "from kodmobi_async.cli._journal import Journal\n"
+        "from kodmobi_async.cli._bulk import Options
+from kodmobi_async.cli._bulk import bulk as send_rows
+from kodmobi_async.cli._connect import Connection
+from kodmobi_async.cli._files import Files
+from kodmobi_async.cli._journal import Journal\n"
         "async def main():\n"
         "    async with Journal.open(pathlib.Path(sys.argv[1]), {}): pass\n"
         "try: asyncio.run(main())\n"

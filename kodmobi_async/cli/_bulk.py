@@ -249,11 +249,7 @@ class _Run:
     async def _look_up(self, line: int) -> Entry | None:
         """Return what an earlier run has written about a row; the journal is read along with the input."""
         journal = self._journal
-        while True:
-            while self._known and self._known[0].line < line:
-                self._known.popleft()
-            if self._known or journal is None or self._known_to >= journal.last_line:
-                break
+        if journal is not None and not self._known and self._known_to < journal.last_line:
             self._known.extend(await journal.page(self._known_to))
             self._known_to = self._known[-1].line
         return self._known.popleft() if self._known and self._known[0].line == line else None

@@ -224,8 +224,7 @@ class Journal:
 
 def _seen(written: asyncio.Future[None]) -> None:
     """Take note of a failure: who only settles does not wait for it."""
-    if not written.cancelled():
-        written.exception()
+    written.exception()
 
 
 def _open(path: Path, settings: Mapping[str, str]) -> sqlite3.Connection:
