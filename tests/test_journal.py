@@ -389,11 +389,7 @@ def test_a_damaged_journal_is_refused(journal: Path) -> None:
 async def test_a_second_process_is_refused_while_the_first_one_runs(journal: Path) -> None:
     code = (
         "import asyncio, pathlib, sys\n"
-        "from kodmobi_async.cli._bulk import Options
-from kodmobi_async.cli._bulk import bulk as send_rows
-from kodmobi_async.cli._connect import Connection
-from kodmobi_async.cli._files import Files
-from kodmobi_async.cli._journal import Journal\n"
+        "from kodmobi_async.cli._journal import Journal\n"
         "async def main():\n"
         "    async with Journal.open(pathlib.Path(sys.argv[1]), {}): pass\n"
         "try: asyncio.run(main())\n"
