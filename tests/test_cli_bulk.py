@@ -500,6 +500,7 @@ async def test_where_there_is_no_terminal_progress_is_a_line_from_time_to_time(
 def test_rate_and_time_left_are_those_of_late() -> None:
     tally = Tally(10_000, 0.0)
     assert tally.words(0.0) == "0 of 10,000, 0/s, 0 in flight"
+    words = ""
     for now in range(1, 40):
         for _ in range(10 if now < 20 else 100):
             tally.add("sent")
