@@ -386,7 +386,9 @@ def running(*args: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def wait_for_sends(service: Background, number: int) -> None:
+    deadline = time.monotonic() + 30
     while service.emulator.requests["send"] < number:
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
@@ -501,6 +503,7 @@ def test_rate_and_time_left_are_those_of_late() -> None:
     tally = Tally(10_000, 0.0)
     words = tally.words(0.0)
     assert words == "0 of 10,000, 0/s, 0 in flight"
+    words = ""
     for now in range(1, 40):
         for _ in range(10 if now < 20 else 100):
             tally.add("sent")

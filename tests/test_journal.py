@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -238,6 +239,25 @@ def test_a_row_that_the_service_finds_too_soon_is_tried_again_later_and_its_inte
     assert summary(capsys)["blocked"] == 1
     assert bulk(service, source, journal, "--retry-failed", "--max-wait", "5") == 0
     assert (summary(capsys)["sent"], sends(service)) == (1, 3)
+
+
+def test_a_run_killed_while_a_row_waits_aside_sends_that_row_later(
+    service: Background, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "rows.csv"
+    write_input(service, source, 2)
+    service.call(service.emulator.script, Fault.refuse("ERROR_MESSAGE_ATTEMPT", retry_after=30), 1, "send")
+    command = [sys.executable, "-m", "kodmobi_async", "bulk", str(source), "--journal", str(journal)]
+    command += ["--base-url", service.emulator.base_url, "--max-wait", "60", "--concurrency", "1", "--quiet"]
+    with subprocess.Popen(command) as process:
+        deadline = time.monotonic() + 30
+        while sends(service) < 2:  # the intent of the second row is on the disk, and so is what was before it
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.kill()
+    assert bulk(service, source, journal) in (0, 8)  # the second row may be unknown
+    assert len(service.emulator.ledger) == 2
+    assert summary(capsys)["left"] == 0
 
 
 def test_a_repeat_that_proves_the_arrival_counts_as_sent(

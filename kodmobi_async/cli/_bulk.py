@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import signal
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -20,40 +19,34 @@ from kodmobi_async._bulk import SendMany
 from kodmobi_async._client import DEFAULT_BASE_URL
 from kodmobi_async._cooldown import MemoryCooldownTracker
 from kodmobi_async._errors import (
-    AuthenticationError,
-    BalanceError,
     BulkStoppedError,
-    ClientClosedError,
     CooldownError,
     KodmobiError,
     Outcome,
-    ResponseError,
     SendInterruptedError,
 )
 from kodmobi_async._pacing import Gate
 from kodmobi_async._settings import Limits, check_concurrency, check_max_wait
-from kodmobi_async._wire import WINDOW
 from kodmobi_async.cli._connect import reached
 from kodmobi_async.cli._exits import ExitCode, facts, sentence
 from kodmobi_async.cli._files import Files, Report, check_apart
-from kodmobi_async.cli._journal import Entry, Journal, JournalError, State
+from kodmobi_async.cli._journal import Journal, JournalError, State
 from kodmobi_async.cli._progress import BAD, Tally
-from kodmobi_async.cli._rows import BadRow, Row
+from kodmobi_async.cli._resume import OF_THE_ACCOUNT, Reader, resolve
+from kodmobi_async.cli._rows import BadRow
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator
+    from collections.abc import Callable, Generator
 
     from kodmobi_async._client import KodmobiClient
     from kodmobi_async._models import SendOutcome, SendRequest, SendResult
     from kodmobi_async.cli._connect import Connection
+    from kodmobi_async.cli._journal import Entry
     from kodmobi_async.cli._output import Output
-    from kodmobi_async.cli._rows import Input
+    from kodmobi_async.cli._rows import Input, Row
 
 __all__ = ("Options", "bulk", "check_rows")
 
-_OF_THE_ACCOUNT: Final = (AuthenticationError, BalanceError, ClientClosedError)
-_ROWS_A_TURN: Final = 500
-"""Rows that are read in a row, before the event loop gets its turn."""
 _AT_ONCE: Final = 2
 """The interrupt that ends the run without waiting for what is under way."""
 
@@ -107,8 +100,6 @@ class _Run:
         self._output = output
         self._source = source
         self._options = options
-        self._rows = iter(source)
-        self._taken: Row | BadRow | None = None
         self._loop = asyncio.get_running_loop()
         self._tally = Tally(source.rows, self._loop.time())
         self._gate = Gate(options.rate)
@@ -116,11 +107,10 @@ class _Run:
         self._stopping = asyncio.Event()
         self._outcomes: SendMany | None = None
         self._journal: Journal | None = None
-        self._known: deque[Entry] = deque()
-        self._known_to = 0
         self._interrupts = 0
         self._account: KodmobiError | None = None
         self._storage: str | None = None
+        self._reader: Reader
         self._report: Report
         self._client: KodmobiClient
         self._enrol: Callable[[str], None]
@@ -150,6 +140,13 @@ class _Run:
                 "the service": "emulated" if connection.api_key is None else connection.base_url or DEFAULT_BASE_URL,
             }
             self._journal = await stack.enter_async_context(Journal.open(options.journal, settings))
+        self._reader = Reader(
+            self._source,
+            self._journal,
+            retry_failed=options.retry_failed,
+            tell_bad=self._count_bad,
+            tell_done=self._count_done,
+        )
         self._client, self._enrol = await stack.enter_async_context(
             reached(
                 connection,
@@ -167,14 +164,21 @@ class _Run:
                 progress = self._output.progress(lambda: tally.picture(time()), lambda: tally.words(time()))
                 await stack.enter_async_context(progress)
             try:
-                await self._resolve()
+                if self._journal is not None:
+                    await resolve(
+                        self._client,
+                        self._journal,
+                        self._cooldowns,
+                        concurrency=self._options.concurrency,
+                        stopping=self._stopping.is_set,
+                    )
                 await self._send_all()
             except BulkStoppedError as stopped:
                 self._account = stopped.error
             except JournalError as error:
                 self._fail(str(error))
             try:
-                async for row in self._unread():
+                async for row in self._reader.rows():
                     self._count(row, State.LEFT, None)
                 if self._journal is not None:
                     await self._journal.flush()
@@ -216,43 +220,16 @@ class _Run:
         self._storage = self._storage or reason
         self._stop()
 
-    # -- reading ---------------------------------------------------------------------------------------------------
+    # -- rows that are not sent ------------------------------------------------------------------------------------
 
-    async def _unread(self) -> AsyncGenerator[Row]:
-        """Yield the rows that are to be sent, and account for the others."""
-        read = 0
-        while True:
-            # kept until it is accounted for: a reading that is cut off begins again with it
-            row = self._taken = self._taken or next(self._rows, None)
-            if row is None:
-                return
-            read += 1
-            if read % _ROWS_A_TURN == 0:
-                await asyncio.sleep(0)
-            known = await self._look_up(row.line) if isinstance(row, Row) else None
-            self._taken = None
-            if isinstance(row, BadRow):
-                self._output.remark(f"line {row.line}: {row.reason}")
-                self._tally.add(BAD)
-                self._report.bad_row(row)
-            elif known is None or self._is_to_send(known):
-                yield row
-            else:
-                self._tally.earlier += 1
-                self._count(row, State.UNKNOWN if known.state is State.INTENT else known.state, known.detail)
+    def _count_bad(self, row: BadRow) -> None:
+        self._output.remark(f"line {row.line}: {row.reason}")
+        self._tally.add(BAD)
+        self._report.bad_row(row)
 
-    def _is_to_send(self, known: Entry) -> bool:
-        if self._options.retry_failed and known.state in (State.REFUSED, State.NOT_SENT, State.BLOCKED):
-            return True
-        return known.state is State.LEFT
-
-    async def _look_up(self, line: int) -> Entry | None:
-        """Return what an earlier run has written about a row; the journal is read along with the input."""
-        journal = self._journal
-        if journal is not None and not self._known and self._known_to < journal.last_line:
-            self._known.extend(await journal.page(self._known_to))
-            self._known_to = self._known[-1].line
-        return self._known.popleft() if self._known and self._known[0].line == line else None
+    def _count_done(self, row: Row, known: Entry) -> None:
+        self._tally.earlier += 1
+        self._count(row, State.UNKNOWN if known.state is State.INTENT else known.state, known.detail)
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
@@ -260,7 +237,7 @@ class _Run:
         if self._stopping.is_set():
             return
         outcomes = self._outcomes = SendMany(
-            self._unread(),
+            self._reader.rows(),
             self._send,
             remaining=lambda request: self._client.remaining(request.session_id, request.channel),
             concurrency=self._options.concurrency,
@@ -326,47 +303,6 @@ class _Run:
         self._tally.confirmed += "confirmed" in known
         self._report.row(row, state, detail)
 
-    # -- what an earlier run has left open -------------------------------------------------------------------------
-
-    async def _resolve(self) -> None:
-        """Ask about every intent without an outcome, before anything is sent.
-
-        Raises:
-            BulkStoppedError: The account is at fault.
-        """
-        if self._journal is None:
-            return
-        intents = deque(await self._journal.intents())
-
-        async def work(journal: Journal) -> None:
-            while intents and self._account is None and not self._stopping.is_set():
-                await self._ask(journal, intents.popleft())
-
-        await asyncio.gather(*(work(self._journal) for _ in range(min(len(intents), self._options.concurrency))))
-        if self._account is not None:
-            raise BulkStoppedError("stopped before anything was sent", done=0, error=self._account)
-
-    async def _ask(self, journal: Journal, intent: Entry) -> None:
-        blocked_for = 0.0
-        try:
-            channels = await self._client.channels(intent.session_id)
-            blocked_for = max((each.timeout for each in channels if each.type == intent.channel), default=0.0)
-        except _OF_THE_ACCOUNT as error:
-            self._account = self._account or error
-            return
-        except ResponseError:
-            pass  # its session has ended, as far as it can be asked about at all: nobody will ever know
-        except KodmobiError:
-            return  # nobody answers: the next run may ask again
-        with contextlib.suppress(CooldownError):  # blocked already, by another row of the same channel
-            slot = await self._cooldowns.acquire(intent.session_id, intent.channel, lease=WINDOW)
-            await self._cooldowns.start(slot, blocked_for or WINDOW)
-        if blocked_for > 0:
-            await journal.conclude(intent, State.SENT, json.dumps({"confirmed": True}))
-        else:
-            message = "an earlier run ended before it knew what became of the row; asking did not tell"
-            await journal.conclude(intent, State.UNKNOWN, json.dumps({"error": {"message": message}}))
-
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def _conclude(self) -> int:
@@ -408,7 +344,7 @@ def _judge(outcome: SendOutcome) -> tuple[State, str | None]:
         return State.SENT, detail
     if error.outcome is Outcome.UNKNOWN:
         return State.UNKNOWN, detail
-    if isinstance(error, (SendInterruptedError, *_OF_THE_ACCOUNT)):
+    if isinstance(error, (SendInterruptedError, *OF_THE_ACCOUNT)):
         return State.LEFT, detail
     if isinstance(error, CooldownError):
         return State.BLOCKED, detail
