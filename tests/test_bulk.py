@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import runpy
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -457,6 +459,21 @@ async def test_a_failure_that_is_none_of_ours_ends_the_run_but_loses_no_outcome(
             await collect(client.send_many(endless(emulator), concurrency=3), outcomes)
     assert len(outcomes) == len(emulator.ledger) == 3
     assert all(outcome.error is not None and outcome.error.outcome is Outcome.UNKNOWN for outcome in outcomes)
+
+
+async def test_the_example_of_a_script_tells_which_sessions_got_no_code(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KODMOBI_API_KEY", emulator.api_key)
+    monkeypatch.setenv("KODMOBI_BASE_URL", emulator.base_url)
+    sessions = [emulator.add_session() for _ in range(5)]
+    emulator.expire_session(sessions[3])
+    file = tmp_path / "sessions.txt"
+    file.write_text("\n".join(sessions), "utf-8")
+    script = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "bulk_script.py"))
+    assert await script["main"](file, "sms") == 1
+    assert capsys.readouterr().out.startswith(f"{sessions[3]} HTTP 404 ERROR_SESSION_EXPIRED")
+    assert len(emulator.ledger) == 4
 
 
 # -- any input ---------------------------------------------------------------------------------------------------------

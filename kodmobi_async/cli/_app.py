@@ -177,6 +177,10 @@ def bulk(
     ] = None,
     failed: Annotated[Path | None, _file("Write the rows there that may be sent again.")] = None,
     unknown: Annotated[Path | None, _file("Write the rows there of which nobody knows.")] = None,
+    queue: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Have workers send: the redis:// address of their Taskiq queue."),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", metavar="", help="No progress and no summary; what is wrong is still told.")
     ] = False,
@@ -204,10 +208,13 @@ def bulk(
         retry_failed=retry_failed,
         files=Files(output=output_file, failed=failed, unknown=unknown),
         quiet=quiet,
+        queue=queue,
     )
+    if queue is not None and emulate:
+        raise ConfigurationError("--queue and --emulate exclude each other: the workers send, not this program")
     connection = Connection(
         base_url=base_url,
-        api_key=None if emulate or dry_run else find_api_key(api_key_file, output),
+        api_key=None if emulate or dry_run or queue is not None else find_api_key(api_key_file, output),
         language=language,
         timeout=timeout,
         allow_http=allow_http,

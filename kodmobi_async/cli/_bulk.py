@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -27,16 +28,18 @@ from kodmobi_async._errors import (
 )
 from kodmobi_async._pacing import Gate
 from kodmobi_async._settings import Limits, check_concurrency, check_max_wait
+from kodmobi_async._wire import WINDOW
 from kodmobi_async.cli._connect import reached
 from kodmobi_async.cli._exits import ExitCode, facts, sentence
 from kodmobi_async.cli._files import Files, Report, check_apart
+from kodmobi_async.cli._fleet import fleet
 from kodmobi_async.cli._journal import Journal, JournalError, State
 from kodmobi_async.cli._progress import BAD, Tally
 from kodmobi_async.cli._resume import OF_THE_ACCOUNT, Reader, resolve
 from kodmobi_async.cli._rows import BadRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator
 
     from kodmobi_async._client import KodmobiClient
     from kodmobi_async._models import SendOutcome, SendRequest, SendResult
@@ -68,6 +71,8 @@ class Options:
     retry_failed: bool
     files: Files
     quiet: bool
+    queue: str | None = attrs.field(default=None, repr=False)
+    """Where the workers are that send; ``None``: this process sends."""
 
     def __attrs_post_init__(self) -> None:
         check_concurrency(self.concurrency)
@@ -114,6 +119,7 @@ class _Run:
         self._report: Report
         self._client: KodmobiClient
         self._enrol: Callable[[str], None]
+        self._hand_over: Callable[[Row], Awaitable[SendResult]] | None = None
 
     async def work(self, connection: Connection) -> int:
         task = cast("asyncio.Task[int]", asyncio.current_task())
@@ -137,16 +143,22 @@ class _Run:
             settings = {
                 "the input": self._source.digest,
                 "--channel": options.channel or "",
-                "the service": "emulated" if connection.api_key is None else connection.base_url or DEFAULT_BASE_URL,
+                "the service": self._service(connection),
             }
             self._journal = await stack.enter_async_context(Journal.open(options.journal, settings))
         self._reader = Reader(
             self._source,
             self._journal,
             retry_failed=options.retry_failed,
+            retry_open=options.queue is not None,
             tell_bad=self._count_bad,
             tell_done=self._count_done,
         )
+        self._report = stack.enter_context(Report.open(options.files, self._source, self._fail))
+        if options.queue is not None:
+            run = self._source.digest[:16] if self._journal is not None else secrets.token_hex(8)
+            self._hand_over = await stack.enter_async_context(fleet(options.queue, run))
+            return
         self._client, self._enrol = await stack.enter_async_context(
             reached(
                 connection,
@@ -155,7 +167,11 @@ class _Run:
                 cooldowns=self._cooldowns,
             )
         )
-        self._report = stack.enter_context(Report.open(options.files, self._source, self._fail))
+
+    def _service(self, connection: Connection) -> str:
+        if self._options.queue is not None:
+            return "a queue"
+        return "emulated" if connection.api_key is None else connection.base_url or DEFAULT_BASE_URL
 
     async def _work_through(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -164,7 +180,7 @@ class _Run:
                 progress = self._output.progress(lambda: tally.picture(time()), lambda: tally.words(time()))
                 await stack.enter_async_context(progress)
             try:
-                if self._journal is not None:
+                if self._journal is not None and self._hand_over is None:
                     await resolve(
                         self._client,
                         self._journal,
@@ -238,8 +254,8 @@ class _Run:
             return
         outcomes = self._outcomes = SendMany(
             self._reader.rows(),
-            self._send,
-            remaining=lambda request: self._client.remaining(request.session_id, request.channel),
+            self._send if self._hand_over is None else self._send_by_others,
+            remaining=self._remaining,
             concurrency=self._options.concurrency,
             max_wait=self._options.max_wait,
         )
@@ -275,6 +291,24 @@ class _Run:
             raise
         finally:
             self._tally.in_flight -= 1
+
+    async def _send_by_others(self, request: SendRequest) -> SendResult:
+        """Have a worker send the row; it is the one to wait for cooldowns."""
+        row = cast("Row", request)
+        await self._await_turn()
+        self._tally.in_flight += 1
+        try:
+            if self._journal is not None:
+                await self._journal.intend(row)
+            assert self._hand_over is not None  # noqa: S101 chosen by that
+            return await self._hand_over(row)
+        finally:
+            self._tally.in_flight -= 1
+
+    async def _remaining(self, request: SendRequest) -> float:
+        if self._hand_over is not None:
+            return WINDOW  # a worker may have it
+        return await self._client.remaining(request.session_id, request.channel)
 
     async def _await_turn(self) -> None:
         """Wait for the turn that ``--rate`` gives; it is not part of the time that a send may take."""

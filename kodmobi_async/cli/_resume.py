@@ -45,6 +45,7 @@ class Reader:
         source: The input.
         journal: Of this run and the earlier ones.
         retry_failed: Whether rows that got no code in an earlier run are to be sent again.
+        retry_open: Whether rows with an intent and no outcome are: handed over again, they are not sent twice.
         tell_bad: Called with each bad row.
         tell_done: Called with each row that an earlier run is done with, and what the journal knows of it.
     """
@@ -55,12 +56,17 @@ class Reader:
         journal: Journal | None,
         *,
         retry_failed: bool,
+        retry_open: bool,
         tell_bad: Callable[[BadRow], None],
         tell_done: Callable[[Row, Entry], None],
     ) -> None:
         self._rows = iter(source)
         self._journal = journal
-        self._retried = (State.LEFT, *((State.REFUSED, State.NOT_SENT, State.BLOCKED) if retry_failed else ()))
+        self._retried = (
+            State.LEFT,
+            *((State.REFUSED, State.NOT_SENT, State.BLOCKED) if retry_failed else ()),
+            *((State.INTENT,) if retry_open else ()),
+        )
         self._tell_bad = tell_bad
         self._tell_done = tell_done
         self._taken: Row | BadRow | None = None

@@ -1,0 +1,158 @@
+"""``kodmobi bulk --queue``: a feeder, a queue on a real server and a worker, each in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kodmobi_async.cli import main
+from kodmobi_async.emulator import Emulator, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
+    from valkey_server import Valkey
+
+pytestmark = pytest.mark.real_clock
+
+WORKER = Path(__file__).with_name("fleet_worker.py")
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[Emulator]:
+    async with Emulator(session_lifetime=600.0) as emulator:
+        yield emulator
+
+
+@contextlib.asynccontextmanager
+async def process(emulator: Emulator, valkey: Valkey, *args: str) -> AsyncGenerator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *args,
+        env={
+            **os.environ,
+            "KODMOBI_API_KEY": emulator.api_key,
+            "KODMOBI_BASE_URL": emulator.base_url,
+            "REDIS_URL": valkey.url,
+        },
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.communicate()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():  # noqa: ASYNC110 another process sets no event of this one's
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def rows(emulator: Emulator, tmp_path: Path) -> Path:
+    path = tmp_path / "rows.csv"
+    path.write_text("".join(f"{emulator.add_session()},sms\n" for _ in range(30)), "utf-8")
+    return path
+
+
+def command(valkey: Valkey, rows: Path) -> tuple[str, ...]:
+    journal = str(rows.with_suffix(".journal"))
+    return "-m", "kodmobi_async", "bulk", str(rows), "--queue", valkey.url, "--journal", journal, "--json", "--quiet"
+
+
+async def run(emulator: Emulator, valkey: Valkey, *args: str) -> tuple[int | None, dict[str, Any]]:
+    async with process(emulator, valkey, *args) as feeder:
+        out, _ = await feeder.communicate()
+    return feeder.returncode, json.loads(out)
+
+
+async def test_workers_send_the_rows_and_a_journal_remembers_them(
+    emulator: Emulator, valkey: Valkey, rows: Path
+) -> None:
+    emulator.script(Fault.refuse("ERROR_PHONE_BLOCKED"))
+    async with process(emulator, valkey, str(WORKER)):
+        code, told = await run(emulator, valkey, *command(valkey, rows))
+        assert (code, told["sent"], told["refused"]) == (8, 29, 1)
+        code, told = await run(emulator, valkey, *command(valkey, rows))
+        assert (code, told["sent"], told["refused"]) == (8, 29, 1)
+    assert len(emulator.ledger) == 29
+
+
+async def test_a_feeder_killed_in_the_middle_goes_on_and_sends_no_row_twice(
+    emulator: Emulator, valkey: Valkey, rows: Path
+) -> None:
+    async with process(emulator, valkey, *command(valkey, rows)) as feeder:
+        await until(rows.with_suffix(".journal-wal").exists)
+        async with process(emulator, valkey, str(WORKER)):
+            await until(lambda: emulator.ledger)
+            feeder.send_signal(signal.SIGKILL)
+            await feeder.wait()
+            code, told = await run(emulator, valkey, *command(valkey, rows))
+    assert (code, told["sent"]) == (0, 30)
+    assert len(emulator.ledger) == len({delivery.session_id for delivery in emulator.ledger}) == 30
+
+
+async def test_a_feeder_that_is_interrupted_leaves_its_rows_to_the_next_run(
+    emulator: Emulator, valkey: Valkey, rows: Path
+) -> None:
+    async with process(emulator, valkey, *command(valkey, rows)) as feeder:
+        with valkey.client() as server:
+            await until(lambda: server.xlen("taskiq") == 30)
+        assert feeder.stderr is not None
+        feeder.send_signal(signal.SIGINT)
+        assert b"stopping: 30 in flight" in await feeder.stderr.readline()
+        feeder.send_signal(signal.SIGINT)
+        out, _ = await feeder.communicate()
+    assert feeder.returncode == 130
+    assert json.loads(out)["sent"] == 0
+    async with process(emulator, valkey, str(WORKER)):
+        code, told = await run(emulator, valkey, *command(valkey, rows))
+    assert (code, told["sent"]) == (0, 30)
+    assert len(emulator.ledger) == 30
+
+
+# -- what cannot be ----------------------------------------------------------------------------------------------------
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    assert main(["bulk", *args]) == 2
+    return capsys.readouterr().err
+
+
+def test_a_server_that_is_not_there_is_said_to_be(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--queue: the server is not to be had" in refused(capsys, str(rows), "--queue", "redis://127.0.0.1:9")
+
+
+def test_an_address_that_is_none_is_not_repeated(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, str(rows), "--queue", "nothing://user:secret@host")
+    assert "--queue: the server is not to be had" in said
+    assert "secret" not in said
+
+
+def test_a_queue_and_an_emulator_exclude_each_other(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "exclude each other" in refused(capsys, str(rows), "--queue", "redis://127.0.0.1:9", "--emulate")
+
+
+def test_a_missing_extra_is_one_clear_line(
+    rows: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "taskiq_redis", None)
+    said = refused(capsys, str(rows), "--queue", "redis://127.0.0.1:9")
+    assert said == "error: --queue needs its extra: pip install 'kodmobi_async[cli,queue]'\n"
+
+
+def test_a_bug_is_not_taken_for_a_missing_extra(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kodmobi_async.integrations.taskiq", None)
+    with pytest.raises(ModuleNotFoundError, match="integrations"):
+        main(["bulk", str(rows), "--queue", "redis://127.0.0.1:9"])
