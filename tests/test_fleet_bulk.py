@@ -89,6 +89,14 @@ async def test_workers_send_the_rows_and_a_journal_remembers_them(
     assert len(emulator.ledger) == 29
 
 
+async def test_a_run_may_do_without_a_journal(emulator: Emulator, valkey: Valkey, rows: Path) -> None:
+    async with process(emulator, valkey, str(WORKER)):
+        code, told = await run(
+            emulator, valkey, "-m", "kodmobi_async", "bulk", str(rows), "--queue", valkey.url, "--json", "--quiet"
+        )
+    assert (code, told["sent"]) == (0, 30)
+
+
 async def test_a_feeder_killed_in_the_middle_goes_on_and_sends_no_row_twice(
     emulator: Emulator, valkey: Valkey, rows: Path
 ) -> None:
