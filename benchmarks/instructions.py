@@ -14,14 +14,17 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from benchmarks.contestants import BASE, CONTESTANTS, OURS
-from benchmarks.imports import BASIS, PACKAGE
+from benchmarks.imports import BASIS, PACKAGE, compiling_once
 from benchmarks.processes import ROOT, ServerProcess
 from benchmarks.worker import Terms, drive, session_ids, stay_on_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 CONCURRENCY: Final = 64
 LONGEST: Final = 600.0
@@ -63,7 +66,11 @@ def count_instructions(calls: int, names: tuple[str, ...] = (BASE, OURS, "tuned"
             name: round((of_calls(name, server.port, 2 * calls) - of_calls(name, server.port, calls)) / calls)
             for name in names
         }
-    nothing, basis, ours = (_count("-c", code) for code in ("pass", f"import {BASIS}", f"import {PACKAGE}"))
+    with compiling_once() as environment:
+        programs = ("pass", f"import {BASIS}", f"import {PACKAGE}")
+        for code in programs:
+            subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment, timeout=60)
+        nothing, basis, ours = (_count("-c", code, environment=environment) for code in programs)
     return Instructions(
         per_call,
         {name: round(count / per_call[BASE], 3) for name, count in per_call.items()},
@@ -72,14 +79,14 @@ def count_instructions(calls: int, names: tuple[str, ...] = (BASE, OURS, "tuned"
     )
 
 
-def _count(*arguments: str) -> int:
+def _count(*arguments: str, environment: Mapping[str, str] = os.environ) -> int:
     """Return the instructions of a Python program, from its start to its end."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "callgrind.out"
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", sys.executable, *arguments]
         # a fixed seed: dictionaries and sets are laid out alike in every process
-        environment = {**os.environ, "PYTHONHASHSEED": "0"}
-        subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=environment, timeout=LONGEST)
+        settled = {**environment, "PYTHONHASHSEED": "0"}
+        subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=settled, timeout=LONGEST)
         found = _TOTAL.search(out.read_text("utf-8", "replace"))
     if found is None:
         raise RuntimeError("callgrind wrote no total")

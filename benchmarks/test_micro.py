@@ -1,12 +1,13 @@
 """The small operations of a send, with pytest-benchmark: ``pytest benchmarks/test_micro.py``.
 
 Each figure is for a batch, since one operation is too short for the clock; ``extra_info`` says how many are in it.
-None of the coroutines waits for anything, so each is run to its end in one step.
+None of the coroutines waits for anything, so a batch of them is awaited in one step.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -16,29 +17,28 @@ import pytest
 from benchmarks.server import send_answer
 from benchmarks.worker import session_ids
 from kodmobi_async import Channel, CooldownError, KodmobiClient, MemoryCooldownTracker
-from kodmobi_async._cooldown import Reservation
 from kodmobi_async._wire import Answer, parse_retry_after, read_send, send_request
 from kodmobi_async.testing import VirtualClockLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    Measure = Callable[[Callable[[], object]], None]
+
 BATCH: Final = 1_000
 ROUNDS: Final = 50
 NOW: Final = datetime(2025, 10, 28, 10, 30, tzinfo=UTC)
 
 
-def finish(coroutine: Coroutine[Any, Any, object]) -> object:
+def finish(coroutine: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine that waits for nothing."""
-    try:
+    with contextlib.suppress(StopIteration):
         coroutine.send(None)
-    except StopIteration as done:
-        return done.value
-    raise AssertionError("it waited for something")
+        raise AssertionError("it waited for something")
 
 
 @pytest.fixture
-def measure(benchmark: Any) -> Callable[[Callable[[], object]], None]:
+def measure(benchmark: Any) -> Measure:
     """Return what measures a function that does a batch, in a task of a loop whose clock jumps."""
 
     def run(function: Callable[[], object]) -> None:
@@ -53,47 +53,44 @@ def measure(benchmark: Any) -> Callable[[Callable[[], object]], None]:
     return run
 
 
-def test_reserve_and_start(measure: Callable[[Callable[[], object]], None]) -> None:
+def test_reserve_and_start(measure: Measure) -> None:
     """A pair that was free is reserved, then blocked; as many others are forgotten."""
     tracker = MemoryCooldownTracker()
     ids = iter(session_ids(BATCH * (ROUNDS + 5)))
 
-    def batch() -> None:
+    async def batch() -> None:
         for session_id in itertools.islice(ids, BATCH):
-            reservation = finish(tracker.acquire(session_id, "telegram", lease=90.0))
-            assert isinstance(reservation, Reservation)
-            finish(tracker.start(reservation, 60.0))
+            reservation = await tracker.acquire(session_id, "telegram", lease=90.0)
+            await tracker.start(reservation, 60.0)
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualClockLoop)
         loop.jump(5.0)
 
-    measure(batch)
+    measure(lambda: finish(batch()))
     assert len(tracker) < BATCH * ROUNDS
 
 
-def test_blocked_send(measure: Callable[[Callable[[], object]], None]) -> None:
+def test_blocked_send(measure: Measure) -> None:
     """A send inside the window is refused by the client itself."""
     tracker = MemoryCooldownTracker()
     client = KodmobiClient("benchmark", base_url="http://127.0.0.1:9/session", cooldowns=tracker)
     (session_id,) = session_ids(1)
     blocked: list[float] = []
 
-    def batch() -> None:
+    async def batch() -> None:
         if not blocked:
-            reservation = finish(tracker.acquire(session_id, "telegram", lease=90.0))
-            assert isinstance(reservation, Reservation)
-            finish(tracker.start(reservation, 60.0))
+            await tracker.start(await tracker.acquire(session_id, "telegram", lease=90.0), 60.0)
         for _ in range(BATCH):
             try:
-                finish(client.send(session_id, Channel.TELEGRAM))
+                await client.send(session_id, Channel.TELEGRAM)
             except CooldownError as error:
                 blocked.append(error.retry_after)
 
-    measure(batch)
+    measure(lambda: finish(batch()))
     assert len(blocked) == BATCH * (ROUNDS + 5)
 
 
-def test_encode(measure: Callable[[Callable[[], object]], None]) -> None:
+def test_encode(measure: Measure) -> None:
     """A request becomes bytes."""
     (session_id,) = session_ids(1)
 
@@ -104,7 +101,7 @@ def test_encode(measure: Callable[[Callable[[], object]], None]) -> None:
     measure(batch)
 
 
-def test_decode(measure: Callable[[Callable[[], object]], None]) -> None:
+def test_decode(measure: Measure) -> None:
     """The documented answer becomes a result."""
     answer = Answer(200, {}, send_answer(NOW))
 
@@ -116,7 +113,7 @@ def test_decode(measure: Callable[[Callable[[], object]], None]) -> None:
 
 
 @pytest.mark.parametrize("value", ["17", "Tue, 28 Oct 2025 10:31:00 GMT"], ids=["seconds", "date"])
-def test_retry_after(measure: Callable[[Callable[[], object]], None], value: str) -> None:
+def test_retry_after(measure: Measure, value: str) -> None:
     """A ``Retry-After`` becomes seconds."""
 
     def batch() -> None:

@@ -242,7 +242,7 @@ class _Run:
             if self._aside and self._aside[0][0] <= loop.time():
                 return heapq.heappop(self._aside)[2]
             if self._source.is_open and len(self._aside) < ROOM_ASIDE:
-                request = self._source.next() if self._source.lock is None else await self._source.anext()
+                request = await self._source.anext() if self._source.is_async else self._source.next()
                 if request is not _END:
                     return _Item(_as_request(request))
             elif self._aside:
@@ -312,11 +312,11 @@ class _Source:
 
     def __init__(self, requests: object) -> None:
         self.is_open = True
-        self.lock: asyncio.Lock | None = None
-        """Held while an asynchronous input is read; ``None`` for one that is not."""
+        self.is_async = isinstance(requests, AsyncIterable)
+        self._is_being_read = False
+        self._in_line: deque[asyncio.Future[None]] = deque()
         if isinstance(requests, AsyncIterable):
             self._later = aiter(cast("AsyncIterable[object]", requests))
-            self.lock = asyncio.Lock()
         elif isinstance(requests, Iterable) and not isinstance(requests, (str, bytes)):
             self._now = iter(cast("Iterable[object]", requests))
         else:
@@ -333,18 +333,43 @@ class _Source:
         return _END
 
     async def anext(self) -> object:
-        """Return the next of an asynchronous iterable's requests, or ``_END``."""
-        assert self.lock is not None  # noqa: S101 asked only then
-        async with self.lock:
-            if not self.is_open:  # by whoever held the lock before
-                return _END
-            try:
-                return await anext(self._later)
-            except BaseException as end:
-                self.is_open = False
-                if not isinstance(end, StopAsyncIteration):
-                    raise
+        """Return the next of an asynchronous iterable's requests, or ``_END``.
+
+        Not an `asyncio.Lock`: it is handed on from turn to turn, one request each, even where nobody has to wait.
+        """
+        while self._is_being_read:
+            await self._stand_in_line()
+        if not self.is_open:
+            return _END
+        self._is_being_read = True
+        try:
+            return await anext(self._later)
+        except BaseException as end:
+            self.is_open = False
+            if not isinstance(end, StopAsyncIteration):
+                raise
+        finally:
+            self._is_being_read = False
+            self._call_next()
         return _END
+
+    async def _stand_in_line(self) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._in_line.append(turn)
+        try:
+            await turn
+        except BaseException:
+            self._call_next()  # this may have been its turn
+            raise
+        if not self.is_open:
+            self._call_next()  # there is nothing to read that would do it
+
+    def _call_next(self) -> None:
+        while self._in_line:
+            turn = self._in_line.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
 
 
 _END: Final = object()

@@ -332,10 +332,10 @@ class KodmobiClient:
                 # only where the service says so is there anything to wait for that has not been waited for
                 if error.outcome is not Outcome.REFUSED or error.retry_after > patience:
                     raise
+                call.under_way = False
                 self._tell_cooldown(call, error)
 
     async def _send_once(self, call: Send, patience: float) -> SendResult:
-        call.under_way = False
         reservation = await self._cooldowns.acquire(
             call.session_id,
             call.channel,

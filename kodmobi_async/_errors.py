@@ -33,7 +33,7 @@ to an exception that does.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any
 
 
 class Outcome(StrEnum):
@@ -62,12 +62,12 @@ class KodmobiError(Exception):
         outcome: What became of the code. A call that sends no code ends in ``NOT_SENT`` or ``REFUSED``.
     """
 
-    default_outcome: ClassVar[Outcome] = Outcome.NOT_SENT
-    outcome: Outcome
+    outcome: Outcome = Outcome.NOT_SENT
 
     def __init__(self, message: str, *, outcome: Outcome | None = None) -> None:
         super().__init__(message)
-        self.outcome = self.default_outcome if outcome is None else outcome
+        if outcome is not None:
+            self.outcome = outcome
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, self.__dict__.copy())
@@ -126,7 +126,7 @@ class OutcomeUnknownError(KodmobiError):
             refuses it.
     """
 
-    default_outcome = Outcome.UNKNOWN
+    outcome = Outcome.UNKNOWN
 
     def __init__(self, message: str, *, safe_after: float, outcome: Outcome | None = None) -> None:
         super().__init__(message, outcome=outcome)
@@ -136,7 +136,7 @@ class OutcomeUnknownError(KodmobiError):
 class UnreadableResponseError(KodmobiError):
     """The service accepted the request, but its answer is not the documented shape. The code is on its way."""
 
-    default_outcome = Outcome.ACCEPTED
+    outcome = Outcome.ACCEPTED
 
 
 class SendInterruptedError(KodmobiError):
@@ -169,7 +169,7 @@ class ResponseError(KodmobiError):
         retry_after: Seconds after which trying again makes sense, where the service said so.
     """
 
-    default_outcome = Outcome.REFUSED
+    outcome = Outcome.REFUSED
 
     def __init__(
         self,

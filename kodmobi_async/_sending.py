@@ -46,17 +46,16 @@ _numbers: Final = itertools.count(1)
 class Call:
     """One call on its way: what bounds it, and how ``aclose`` can end it."""
 
-    __slots__ = ("deadline", "interrupted", "task", "timeout", "under_way")
+    task: asyncio.Task[object] | None = None
+    """The task that makes the call, while it does."""
+    interrupted = False
+    """``aclose`` has ended the call."""
+    under_way = False
+    """Past the wait for a cooldown: the service is being asked."""
+    deadline = math.inf
 
     def __init__(self, timeout: Timeout) -> None:
         self.timeout = timeout
-        self.task: asyncio.Task[object] | None = None
-        """The task that makes the call, while it does."""
-        self.interrupted = False
-        """``aclose`` has ended the call."""
-        self.under_way = False
-        """Past the wait for a cooldown: the service is being asked."""
-        self.deadline = math.inf
 
     def begin(self) -> None:
         """Start the clock of ``timeout.total``."""
@@ -85,19 +84,18 @@ class Call:
 class Send(Call):
     """One ``send`` on its way."""
 
-    __slots__ = ("attempts", "channel", "first_unknown", "number", "progress", "session_id", "session_left")
+    attempts = 0
+    progress = _NOTHING_YET
+    session_left: float | None = None
+    """Seconds that the session had left when the service accepted."""
+    first_unknown = math.inf
+    """When the first attempt began of which nobody knows what became; ``inf`` while there is none."""
 
     def __init__(self, session_id: str, channel: Channel | str, timeout: Timeout) -> None:
         super().__init__(timeout)
         self.number = next(_numbers)
         self.session_id = session_id
         self.channel = channel
-        self.attempts = 0
-        self.progress = _NOTHING_YET
-        self.session_left: float | None = None
-        """Seconds that the session had left when the service accepted."""
-        self.first_unknown = math.inf
-        """When the first attempt began of which nobody knows what became; ``inf`` while there is none."""
 
     @property
     def is_unknown(self) -> bool:
