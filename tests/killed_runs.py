@@ -18,6 +18,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from faulty_disk import FaultyDisk
+
 from kodmobi_async import KodmobiClient
 from kodmobi_async.cli import _journal, main
 
@@ -44,10 +46,18 @@ def arm(moment: str, number: int) -> None:
     """Make this process kill itself at a moment."""
     killer = Killer(number)
     commit, send = _journal._commit, KodmobiClient.send
+    done = {"written": "write", "synced": "sync"}.get(moment)
 
-    def traced_commit(database: sqlite3.Connection, batch: Sequence[Any]) -> None:
-        # SQLite tells of a statement before it carries it out
-        database.set_trace_callback(lambda statement: killer.strike() if statement == moment else None)
+    def before(call: str) -> int:
+        if call == moment:
+            killer.strike()
+        return 0
+
+    def after(call: str) -> None:
+        if call == done:
+            killer.strike()
+
+    def fatal_commit(database: sqlite3.Connection, batch: Sequence[Any]) -> None:
         commit(database, batch)
         if moment == "committed":
             killer.strike()
@@ -60,7 +70,8 @@ def arm(moment: str, number: int) -> None:
             killer.strike()
         return result
 
-    _journal._commit = traced_commit
+    FaultyDisk(before=before, after=after, half=killer.strike if moment == "half written" else None)
+    _journal._commit = fatal_commit
     KodmobiClient.send = fatal_send  # type: ignore[method-assign] # the point of this program
 
 

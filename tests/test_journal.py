@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from background import Background, emulator_in_background
+from faulty_disk import FULL, IOERR_FSYNC, IOERR_WRITE, FaultyDisk
 from ulid import ULID
 
 from kodmobi_async import ConfigurationError
@@ -70,6 +71,17 @@ def summary(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return counts
 
 
+def sqlite_is_in_reach() -> bool:
+    try:
+        FaultyDisk().restore()
+    except LookupError:
+        return False
+    return True
+
+
+needs_sqlite = pytest.mark.skipif(not sqlite_is_in_reach(), reason="SQLite is built into this Python, out of reach")
+
+
 def row(line: int) -> Row:
     return Row(str(ULID()), "sms", line, b"")
 
@@ -78,16 +90,25 @@ def row(line: int) -> Row:
 
 
 @pytest.mark.parametrize(
-    ("moment", "step"),
-    # the requests are many, and alike: the long mode takes one in forty of them
-    [("BEGIN", 1), ("COMMIT", 1), ("committed", 1), ("before the request", 40), ("after the request", 40)],
+    ("moment", "step", "long_step"),
+    [
+        # the writing of the journal's beginning among it
+        pytest.param("write", 7, 5, marks=needs_sqlite),
+        pytest.param("half written", 7, 5, marks=needs_sqlite),
+        pytest.param("sync", 3, 1, marks=needs_sqlite),
+        pytest.param("synced", 3, 1, marks=needs_sqlite),
+        ("committed", 1, 1),
+        # the requests are many, and alike
+        ("before the request", 5, 40),
+        ("after the request", 5, 40),
+    ],
 )
 def test_a_run_killed_at_any_moment_goes_on_and_delivers_no_row_twice(
-    service: Background, tmp_path: Path, moment: str, step: int
+    service: Background, tmp_path: Path, moment: str, step: int, long_step: int
 ) -> None:
-    step, batch = (step, 5) if EVERY_KILL else (1, 4)
+    step, batch = (long_step, 5) if EVERY_KILL else (step, 4)
     ended: list[dict[str, Any]] = []
-    for first in range(1, ROWS if EVERY_KILL else 2, step * batch):
+    for first in range(1, 100_000 if EVERY_KILL else 2, step * batch):
         sources = [tmp_path / f"{number}.csv" for number in range(first, first + step * batch, step)]
         sessions = {str(source): write_input(service, source, ROWS, unknown=3) for source in sources}
         for end in driven(service.emulator.base_url, moment, str(first), str(step), *map(str, sources)):
@@ -451,7 +472,7 @@ async def test_an_intent_is_on_the_disk_before_it_returns_and_many_share_a_commi
 
     def count(statement: str) -> None:
         nonlocal commits
-        commits += statement == "COMMIT"
+        commits += "INSERT" in statement
 
     async with Journal.open(journal, SETTINGS) as opened:
         opened._database.set_trace_callback(count)
@@ -554,6 +575,57 @@ def test_wherever_the_disk_fills_up_the_row_is_sent_once_and_the_failure_is_told
             break
     # before the request, between the request and the writing of its outcome, nowhere
     assert ended == {(10, 0), (10, 1), (0, 1)}
+
+
+@needs_sqlite
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        ("write", IOERR_WRITE, "disk I/O error"),
+        ("write", FULL, "database or disk is full"),
+        ("sync", IOERR_FSYNC, "disk I/O error"),
+    ],
+)
+@pytest.mark.parametrize("number", [1, 8, 30, 60])
+def test_a_disk_that_fails_ends_the_run_before_the_next_request_and_the_run_goes_on_later(
+    service: Background,
+    tmp_path: Path,
+    journal: Path,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    call: str,
+    error: int,
+    words: str,
+    number: int,
+) -> None:
+    source = tmp_path / "rows.csv"
+    sessions = write_input(service, source, 60)
+    calls = 0
+    began: list[int] = []
+
+    def fail(asked: str) -> int:
+        nonlocal calls
+        calls += asked == call
+        if asked != call or calls < number:
+            return 0
+        began.append(sends(service))
+        return error
+
+    disk = FaultyDisk(before=fail)
+    try:
+        code = bulk(service, source, journal, "--concurrency", "2")
+    finally:
+        disk.restore()
+    out, err = capsys.readouterr()
+    assert (code, words in err) == (10, True), err
+    # what was under way may have come to its end
+    assert sends(service) <= began[0] + 2
+    assert bulk(service, source, journal) in (0, 8)
+    counts = summary(capsys)
+    delivered = [len(service.emulator.delivered(session)) for session in sessions]
+    assert set(delivered) <= {0, 1}
+    assert counts["sent"] + counts["unknown"] == 60
+    assert json.loads(out)["sent"] <= sum(delivered)
 
 
 def test_a_journal_that_cannot_be_read_ends_the_run(

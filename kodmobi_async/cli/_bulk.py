@@ -270,7 +270,7 @@ class _Run:
     async def _send(self, request: SendRequest) -> SendResult:
         row = cast("Row", request)
         session_id = cast("str", row.session_id)
-        blocked_for = await self._client.remaining(session_id, row.channel)
+        blocked_for = await self._cooldowns.remaining(session_id, row.channel)
         if blocked_for > 0:  # an intent would say that it may have been sent
             raise CooldownError(
                 f"{row.channel} was sent to less than a window ago; the next send may go in {blocked_for:.1f} s",
@@ -278,7 +278,8 @@ class _Run:
                 session_id=session_id,
                 channel=row.channel,
             )
-        await self._await_turn()
+        if self._options.rate is not None:
+            await self._await_turn()
         self._enrol(session_id)
         self._tally.in_flight += 1
         try:
@@ -295,7 +296,8 @@ class _Run:
     async def _send_by_others(self, request: SendRequest) -> SendResult:
         """Have a worker send the row; it is the one to wait for cooldowns."""
         row = cast("Row", request)
-        await self._await_turn()
+        if self._options.rate is not None:
+            await self._await_turn()
         self._tally.in_flight += 1
         try:
             if self._journal is not None:
@@ -332,9 +334,12 @@ class _Run:
         self._count(row, state, detail)
 
     def _count(self, row: Row, state: State, detail: str | None) -> None:
-        known: dict[str, Any] = json.loads(detail) if detail else {}
-        self._tally.add(state.name.lower(), None if state in (State.LEFT, State.BLOCKED) else _reason(known))
-        self._tally.confirmed += "confirmed" in known
+        if detail is None:
+            self._tally.add(state.word)
+        else:
+            known: dict[str, Any] = json.loads(detail)
+            self._tally.add(state.word, None if state in (State.LEFT, State.BLOCKED) else _reason(known))
+            self._tally.confirmed += "confirmed" in known
         self._report.row(row, state, detail)
 
     # -- the end ---------------------------------------------------------------------------------------------------
@@ -352,7 +357,7 @@ class _Run:
             output.write_json(known)
         elif not self._options.quiet:
             tally.summarize(output, now)
-        if self._options.journal is not None and tally.counts[State.LEFT.name.lower()]:
+        if self._options.journal is not None and tally.counts[State.LEFT.word]:
             output.remark("the journal holds what was done: the same command sends what is left")
         return self._exit_code()
 
@@ -363,7 +368,7 @@ class _Run:
             return ExitCode.STORAGE
         if self._account is not None:
             return ExitCode.ACCOUNT
-        is_done = self._tally.counts[State.SENT.name.lower()] == self._tally.rows
+        is_done = self._tally.counts[State.SENT.word] == self._tally.rows
         return ExitCode.SENT if is_done else ExitCode.SOME_FAILED
 
 

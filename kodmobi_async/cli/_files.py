@@ -102,7 +102,7 @@ class Report:
                 "line": row.line,
                 "session_id": row.session_id,
                 "channel": row.channel,
-                "outcome": state.name.lower(),
+                "outcome": state.word,
             }
             self._write(self._output, json.dumps(known | json.loads(detail or "{}")).encode())
         if state is State.UNKNOWN:

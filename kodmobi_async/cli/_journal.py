@@ -18,6 +18,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import attrs
+import orjson
 
 from kodmobi_async._errors import ConfigurationError
 
@@ -45,10 +46,15 @@ _SCHEMA: Final = (
     )
     """,
 )
-_WRITE: Final = (
-    "INSERT INTO row (line, session_id, channel, state, detail) VALUES (?, ?, ?, ?, ?)"
-    " ON CONFLICT (line) DO UPDATE SET state = excluded.state, detail = excluded.detail"
-)
+# One statement is one transaction, and one stretch without the interpreter's lock. With a statement a row, the thread
+# and the event loop take the lock from each other at each of them, which costs more than all the writing.
+_WRITE: Final = """
+    INSERT INTO row (line, session_id, channel, state, detail)
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+        json_extract(value, '$[3]'), json_extract(value, '$[4]')
+    FROM json_each(?) WHERE true
+    ON CONFLICT (line) DO UPDATE SET state = excluded.state, detail = excluded.detail
+"""
 
 T = TypeVar("T")
 _Written: TypeAlias = tuple[int, str, str, int, str | None]
@@ -66,6 +72,10 @@ class State(IntEnum):
     UNKNOWN = 5
     BLOCKED = 6
     """By its channel's cooldown."""
+
+    def __init__(self, _number: int) -> None:
+        self.word = self.name.lower()
+        """What people and programs read."""
 
 
 @attrs.frozen
@@ -92,8 +102,8 @@ class Journal:
         self.last_line = 0
         """The last of the rows that an earlier run has written about."""
         self._waiting: list[_Written] = []
-        self._done: asyncio.Future[None] | None = None
-        """For all that waits."""
+        self._waiters: list[asyncio.Future[None]] = []
+        """For those who want to know when it is written."""
         self._writing: asyncio.Task[None] | None = None
         self._failure: JournalError | None = None
 
@@ -126,11 +136,12 @@ class Journal:
         Raises:
             JournalError: It is not, and the row must not be sent.
         """
-        await asyncio.shield(self._write(row, State.INTENT, None))
+        await self._durable(_as_written(row, State.INTENT))
 
     def settle(self, row: Row, state: State, detail: str | None = None) -> None:
         """Write what came of a row, soon; a failure shows at the next intent, and when the journal is closed."""
-        self._write(row, state, detail)
+        if self._failure is None:
+            self._soon(_as_written(row, state, detail))
 
     async def intents(self) -> Sequence[Entry]:
         """Return the rows that were begun and have no outcome."""
@@ -146,7 +157,7 @@ class Journal:
         Raises:
             JournalError: It is not.
         """
-        await asyncio.shield(self._soon((entry.line, entry.session_id, entry.channel, state, detail)))
+        await self._durable(_as_written(entry, state, detail))
 
     async def flush(self) -> None:
         """Wait until everything is on the disk.
@@ -159,42 +170,41 @@ class Journal:
         if self._failure is not None:
             raise self._failure
 
-    def _write(self, row: Row, state: State, detail: str | None) -> asyncio.Future[None]:
-        return self._soon((row.line, str(row.session_id), row.channel, state, detail))
-
-    def _soon(self, written: _Written) -> asyncio.Future[None]:
-        """Write soon, and return when that is done; all that waits goes into one transaction."""
-        loop = asyncio.get_running_loop()
-        done = self._done or loop.create_future()
-        done.add_done_callback(_seen)
+    async def _durable(self, written: _Written) -> None:
         if self._failure is not None:
-            done.set_exception(self._failure)
-            return done
-        self._done = done
+            raise self._failure
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._soon(written)
+        await waiter
+
+    def _soon(self, written: _Written) -> None:
+        """Write soon; all that waits goes into one transaction."""
         self._waiting.append(written)
         if self._writing is None:
+            loop = asyncio.get_running_loop()
             self._writing = loop.create_task(self._write_waiting(loop))
-        return done
 
     async def _write_waiting(self, loop: asyncio.AbstractEventLoop) -> None:
-        while True:
-            batch, done = self._take_waiting()
-            if done is None:
-                break
+        while self._waiting:
+            batch, waiters = self._take_waiting()
             try:
                 await loop.run_in_executor(self._thread, _commit, self._database, batch)
             except sqlite3.Error as error:
                 self._failure = JournalError(f"the journal cannot be written: {error}")
-                for each in (done, self._take_waiting()[1]):  # the second is for what has come meanwhile
-                    if each is not None:
-                        each.set_exception(self._failure)
-            else:
-                done.set_result(None)
+                waiters += self._take_waiting()[1]  # those who have come meanwhile
+            for waiter in waiters:
+                if waiter.done():  # it was cancelled
+                    continue
+                if self._failure is None:
+                    waiter.set_result(None)
+                else:
+                    waiter.set_exception(self._failure)
         self._writing = None
 
-    def _take_waiting(self) -> tuple[Sequence[_Written], asyncio.Future[None] | None]:
-        taken = self._waiting, self._done
-        self._waiting, self._done = [], None
+    def _take_waiting(self) -> tuple[Sequence[_Written], list[asyncio.Future[None]]]:
+        taken = self._waiting, self._waiters
+        self._waiting, self._waiters = [], []
         return taken
 
     async def _close(self) -> None:
@@ -222,9 +232,8 @@ class Journal:
             raise JournalError(f"the journal cannot be read: {error}") from None
 
 
-def _seen(written: asyncio.Future[None]) -> None:
-    """Take note of a failure: who only settles does not wait for it."""
-    written.exception()
+def _as_written(row: Row | Entry, state: State, detail: str | None = None) -> _Written:
+    return row.line, str(row.session_id), row.channel, state, detail
 
 
 def _open(path: Path, settings: Mapping[str, str]) -> sqlite3.Connection:
@@ -293,14 +302,7 @@ def _check_settings(found: Mapping[str, str], settings: Mapping[str, str]) -> No
 
 
 def _commit(database: sqlite3.Connection, batch: Sequence[_Written]) -> None:
-    database.execute("BEGIN")
-    try:
-        database.executemany(_WRITE, batch)
-        database.execute("COMMIT")
-    except sqlite3.Error:
-        with contextlib.suppress(sqlite3.Error):  # SQLite may have done so itself
-            database.execute("ROLLBACK")
-        raise
+    database.execute(_WRITE, (orjson.dumps(batch).decode(),))
 
 
 def _close(database: sqlite3.Connection) -> None:

@@ -22,13 +22,13 @@ __all__ = ("BAD", "LABELS", "Tally")
 
 BAD: Final = "bad"
 LABELS: Final = {
-    State.SENT.name.lower(): ("sent", "green"),
-    State.BLOCKED.name.lower(): ("too soon", "yellow"),
-    State.REFUSED.name.lower(): ("refused", "red"),
-    State.NOT_SENT.name.lower(): ("not sent", "red"),
-    State.UNKNOWN.name.lower(): ("unknown", "magenta"),
+    State.SENT.word: ("sent", "green"),
+    State.BLOCKED.word: ("too soon", "yellow"),
+    State.REFUSED.word: ("refused", "red"),
+    State.NOT_SENT.word: ("not sent", "red"),
+    State.UNKNOWN.word: ("unknown", "magenta"),
     BAD: ("bad rows", "red"),
-    State.LEFT.name.lower(): ("left", "yellow"),
+    State.LEFT.word: ("left", "yellow"),
 }
 """What becomes of rows, in the order in which it is told; the keys are those of the JSON."""
 
@@ -71,7 +71,7 @@ class Tally:
 
     def add_rest(self) -> None:
         """Count as left what nobody has read."""
-        self.counts[State.LEFT.name.lower()] += self.rows - self.done
+        self.counts[State.LEFT.word] += self.rows - self.done
 
     # -- on the way ------------------------------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ class Tally:
         counts = Text("  ").join(
             Text(f"{label} {self.counts[kind]:,}", style if self.counts[kind] else "dim")
             for kind, (label, style) in LABELS.items()
-            if kind != State.LEFT.name.lower()
+            if kind != State.LEFT.word
         )
         facts = Text("  ".join(self._facts(now)))
         bar = Table.grid(expand=True)  # a bar ends no line by itself
@@ -114,20 +114,20 @@ class Tally:
     def summarize(self, output: Output, now: float) -> None:
         """Tell a person how it ended; the numbers add up to that of the rows."""
         duration = now - self._began
-        worked = self.done - self.earlier - self.counts[State.LEFT.name.lower()]
+        worked = self.done - self.earlier - self.counts[State.LEFT.word]
         rate = f", {worked / duration:,.0f}/s" if duration > 0 else ""
         output.say(f"{self.rows:,} rows in {_duration(duration)}{rate}", style="bold")
         rows = [
             (label, f"{self.counts[kind]:,}", self._why(kind))
             for kind, (label, _) in LABELS.items()
-            if self.counts[kind] or kind == State.SENT.name.lower()
+            if self.counts[kind] or kind == State.SENT.word
         ]
         output.columns(rows)
         if self.earlier:
             output.say(f"  of these, {self.earlier:,} were done by an earlier run")
 
     def _why(self, kind: str) -> str:
-        if kind == State.SENT.name.lower():
+        if kind == State.SENT.word:
             return f"{self.confirmed:,} of them confirmed by asking" if self.confirmed else ""
         return ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.get(kind, Counter()).most_common())
 

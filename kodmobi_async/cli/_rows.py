@@ -152,6 +152,8 @@ class Input:
                 self._columns = names.index(_SESSION), names.index(_CHANNEL) if _CHANNEL in names else None
 
     def _fields(self, text: str) -> list[str]:
+        if '"' not in text and "\r" not in text:  # as nearly always; it means the same, and takes a third of the time
+            return [field.strip() for field in text.split(self._delimiter)]
         try:
             return [field.strip() for field in next(csv.reader([text], delimiter=self._delimiter, strict=True))]
         except (csv.Error, StopIteration):
