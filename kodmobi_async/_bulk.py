@@ -7,6 +7,9 @@ A fixed number of workers each take a request, send it, and put its outcome wher
 channel is in its cooldown does not keep a worker busy: where it is worth waiting for, it is put *aside*, in the order
 of the moments at which it may go, and the next one is taken meanwhile. So that memory stays flat, only so many are put
 aside; when there is no more room, the reading waits until the first of them has gone.
+
+A limit of the *account* concerns all of them: the run pauses for as long as the service asks, and the refused requests
+are tried again then. When that does not help, several times in a row, it stops as for any other fault of the account.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import asyncio
 import heapq
 import itertools
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from kodmobi_async._errors import (
@@ -23,19 +26,22 @@ from kodmobi_async._errors import (
     BalanceError,
     BulkStoppedError,
     ClientClosedError,
-    ConfigurationError,
     CooldownError,
     InvalidRequestError,
     KodmobiError,
     Outcome,
+    RateLimitedError,
+    ResponseError,
     SendInterruptedError,
     WrongLoopError,
 )
 from kodmobi_async._models import SendOutcome, SendRequest
-from kodmobi_async._settings import check_concurrency, check_max_wait
+from kodmobi_async._pacing import Gate
+from kodmobi_async._settings import CLOSE_GRACE, check_concurrency, check_max_wait, check_seconds
+from kodmobi_async._source import END, Source
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
     from types import TracebackType
     from typing import Self
 
@@ -48,6 +54,9 @@ if TYPE_CHECKING:
 
 ROOM_ASIDE: Final = 10_000
 """How many requests wait for their cooldowns at most, besides those under way."""
+
+PAUSES_IN_A_ROW: Final = 3
+"""How often a run sits out a limit of the account with no other answer in between."""
 
 # What is wrong with the account, or with the client, is wrong for every request.
 _OF_THE_ACCOUNT: Final = (AuthenticationError, BalanceError, ClientClosedError, WrongLoopError)
@@ -67,8 +76,8 @@ class _Item:
 class SendMany(AsyncIterator[SendOutcome]):
     """The outcomes of many sends, as they finish.
 
-    Leave the loop over it, and what is under way is cancelled. Use ``async with``, or call `aclose`, to know when that
-    is done and to find in `unread` what had become of it.
+    When the loop over it is left early, nothing more is begun, and what is under way gets ``grace`` seconds to come to
+    its end. Use ``async with``, or call `aclose`, to know when that is over and to find in `unread` what became of it.
 
     Args:
         requests: What to send; each a `SendRequest` or a pair.
@@ -77,6 +86,8 @@ class SendMany(AsyncIterator[SendOutcome]):
         worth_waiting: Returns how much of a wait makes sense for a request; by default all of it.
         concurrency: How many are under way at most.
         max_wait: Seconds that a request waits for its cooldown.
+        grace: Seconds for what is under way when the loop is left early; then it is cancelled.
+        pauses: How often the run sits out a limit of the account with no other answer in between.
 
     Raises:
         ConfigurationError: A setting cannot be used, or ``requests`` are nothing to iterate over.
@@ -91,6 +102,8 @@ class SendMany(AsyncIterator[SendOutcome]):
         worth_waiting: Callable[[SendRequest, float], float] | None = None,
         concurrency: int = 64,
         max_wait: float = 0.0,
+        grace: float = CLOSE_GRACE,
+        pauses: int = PAUSES_IN_A_ROW,
     ) -> None:
         self._run = _Run(
             requests,
@@ -99,6 +112,8 @@ class SendMany(AsyncIterator[SendOutcome]):
             worth_waiting=worth_waiting,
             concurrency=check_concurrency(concurrency),
             max_wait=check_max_wait(max_wait),
+            grace=check_seconds("grace", grace, zero=True),
+            pauses=pauses,
         )
         self._outcomes = self._run.outcomes()
 
@@ -111,6 +126,11 @@ class SendMany(AsyncIterator[SendOutcome]):
     def unread(self) -> tuple[SendOutcome, ...]:
         """Once closed: the outcomes that were not handed out."""
         return self._run.unread
+
+    @property
+    def paused_for(self) -> float:
+        """Seconds for which the run still sits out a limit of the account; 0.0 = it goes on."""
+        return self._run.paused_for
 
     def __aiter__(self) -> Self:
         return self
@@ -136,7 +156,7 @@ class SendMany(AsyncIterator[SendOutcome]):
         self._run.stop()
 
     async def aclose(self) -> None:
-        """Cancel what is under way, and wait until nothing is."""
+        """Begin nothing more, and wait until nothing is under way. Whoever is cancelled here waits no longer."""
         await self._outcomes.aclose()
 
 
@@ -156,17 +176,24 @@ class _Run:
         worth_waiting: Callable[[SendRequest, float], float] | None,
         concurrency: int,
         max_wait: float,
+        grace: float,
+        pauses: int,
     ) -> None:
-        self._source = _Source(requests)
+        self._source = Source(requests)
         self._send = send
         self._remaining = remaining
         self._worth_waiting = worth_waiting
         self._concurrency = concurrency
         self._max_wait = max_wait
+        self._grace = grace
+        self._most_pauses = pauses
+        self._pauses = 0
+        self._paused_until = 0.0
         self._aside: list[tuple[float, int, _Item]] = []
         self._numbers = itertools.count()
         self._finished: deque[SendOutcome] = deque()
         self._news: asyncio.Future[None]  # what the consumer waits for, once there is one
+        self._readers: set[asyncio.Task[None]] = set()
         self._held_up: deque[asyncio.Future[None]] = deque()
         self._sleepers: set[asyncio.Future[None]] = set()
         self._working = 0
@@ -180,6 +207,12 @@ class _Run:
         self._wake_sleepers()
         for worker in self._held_up:
             _wake(worker)
+        for reader in self._readers - {asyncio.current_task()} if self._readers else ():
+            reader.cancel()
+
+    @property
+    def paused_for(self) -> float:
+        return max(0.0, self._paused_until - asyncio.get_running_loop().time()) if self._pauses else 0.0
 
     async def outcomes(self) -> AsyncGenerator[SendOutcome]:
         loop = asyncio.get_running_loop()
@@ -201,11 +234,14 @@ class _Run:
                 self.done += 1
                 yield _not_sent(heapq.heappop(self._aside)[2])
         finally:
-            self._stopped = True
-            for worker in workers:
-                worker.cancel()
-            await asyncio.wait(workers)
-            self.unread = (*self._finished, *(_not_sent(item) for _, _, item in sorted(self._aside)))
+            self.stop()
+            try:
+                await asyncio.wait(workers, timeout=self._grace)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.wait(workers)
+                self.unread = (*self._finished, *(_not_sent(item) for _, _, item in sorted(self._aside)))
         self._raise_failure()
 
     def _raise_failure(self) -> None:
@@ -220,7 +256,8 @@ class _Run:
     async def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             while (item := await self._take(loop)) is not None:
-                outcome = await self._try(item, loop)
+                # an input may stop its own run
+                outcome = _not_sent(item) if self._stopped else await self._try(item, loop)
                 if outcome is None:
                     await asyncio.sleep(0)  # however many are set aside in a row, others get their turn
                     continue
@@ -242,8 +279,8 @@ class _Run:
             if self._aside and self._aside[0][0] <= loop.time():
                 return heapq.heappop(self._aside)[2]
             if self._source.is_open and len(self._aside) < ROOM_ASIDE:
-                request = await self._source.anext() if self._source.is_async else self._source.next()
-                if request is not _END:
+                request = await self._read() if self._source.is_async else self._source.next()
+                if request is not END:
                     return _Item(_as_request(request))
             elif self._aside:
                 await self._sleep_until(self._aside[0][0], loop)
@@ -251,12 +288,31 @@ class _Run:
                 break
         return None
 
+    async def _read(self) -> object:
+        """Read from an asynchronous input. Whatever it waits for: a run that is stopped does not."""
+        reader = cast("asyncio.Task[None]", asyncio.current_task())
+        self._readers.add(reader)
+        try:
+            return await self._source.anext()
+        finally:
+            self._readers.discard(reader)
+
     async def _try(self, item: _Item, loop: asyncio.AbstractEventLoop) -> SendOutcome | None:
         """Return what came of the item; ``None`` if it was set aside."""
         request = item.request
         try:
-            return SendOutcome(request, await self._send(_checked(request)))
+            while True:
+                try:
+                    result = await self._send(_checked(request))
+                except RateLimitedError as error:
+                    if not await self._sit_out(error, loop):
+                        return SendOutcome(request, error=error)
+                else:
+                    self._go_on(loop)
+                    return SendOutcome(request, result)
         except KodmobiError as error:
+            if isinstance(error, ResponseError):
+                self._go_on(loop)
             if isinstance(error, CooldownError) and self._set_aside(item, error, loop.time()):
                 return None
             if isinstance(error, _OF_THE_ACCOUNT):
@@ -285,6 +341,24 @@ class _Run:
         heapq.heappush(self._aside, (turn, next(self._numbers), item))
         return True
 
+    async def _sit_out(self, refusal: RateLimitedError, loop: asyncio.AbstractEventLoop) -> bool:
+        """Wait, with everybody else, for as long as the account is limited; return whether to try again."""
+        now = loop.time()
+        if now >= self._paused_until and not self._stopped:  # and not one of those who were under way when it began
+            if self._pauses == self._most_pauses:
+                self._fail(refusal)
+            self._pauses += 1
+        wait = Gate.DEFAULT_CLOSURE if refusal.retry_after is None else refusal.retry_after
+        self._paused_until = max(self._paused_until, now + wait)
+        while not self._stopped and loop.time() < self._paused_until:
+            await self._sleep_until(self._paused_until, loop)
+        return not self._stopped
+
+    def _go_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take note of an answer that says nothing of a limit."""
+        if self._pauses and loop.time() >= self._paused_until:
+            self._pauses = 0
+
     async def _sleep_until(self, moment: float, loop: asyncio.AbstractEventLoop) -> None:
         sleeper = loop.create_future()
         self._sleepers.add(sleeper)
@@ -305,74 +379,6 @@ class _Run:
 
     def _tell_news(self) -> None:
         _wake(self._news)
-
-
-class _Source:
-    """The input, read by one worker at a time."""
-
-    def __init__(self, requests: object) -> None:
-        self.is_open = True
-        self.is_async = isinstance(requests, AsyncIterable)
-        self._is_being_read = False
-        self._in_line: deque[asyncio.Future[None]] = deque()
-        if isinstance(requests, AsyncIterable):
-            self._later = aiter(cast("AsyncIterable[object]", requests))
-        elif isinstance(requests, Iterable) and not isinstance(requests, (str, bytes)):
-            self._now = iter(cast("Iterable[object]", requests))
-        else:
-            raise ConfigurationError(f"requests takes an iterable of requests, not {type(requests).__name__}")
-
-    def next(self) -> object:
-        """Return the next of an iterable's requests, or ``_END``."""
-        try:
-            return next(self._now)
-        except BaseException as end:
-            self.is_open = False
-            if not isinstance(end, StopIteration):
-                raise
-        return _END
-
-    async def anext(self) -> object:
-        """Return the next of an asynchronous iterable's requests, or ``_END``.
-
-        Not an `asyncio.Lock`: it is handed on from turn to turn, one request each, even where nobody has to wait.
-        """
-        while self._is_being_read:
-            await self._stand_in_line()
-        if not self.is_open:
-            return _END
-        self._is_being_read = True
-        try:
-            return await anext(self._later)
-        except BaseException as end:
-            self.is_open = False
-            if not isinstance(end, StopAsyncIteration):
-                raise
-        finally:
-            self._is_being_read = False
-            self._call_next()
-        return _END
-
-    async def _stand_in_line(self) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._in_line.append(turn)
-        try:
-            await turn
-        except BaseException:
-            self._call_next()  # this may have been its turn
-            raise
-        if not self.is_open:
-            self._call_next()  # there is nothing to read that would do it
-
-    def _call_next(self) -> None:
-        while self._in_line:
-            turn = self._in_line.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-
-
-_END: Final = object()
 
 
 def _as_request(given: object) -> SendRequest:

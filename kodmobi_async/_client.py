@@ -19,6 +19,7 @@ from kodmobi_async._errors import ClientClosedError, ConfigurationError, Cooldow
 from kodmobi_async._hooks import CooldownHit, Hook, SendFinished, SendStarted, TrackerDegraded, check_hooks, tell
 from kodmobi_async._sending import Call, Send, Sender, conclude
 from kodmobi_async._settings import (
+    CLOSE_GRACE,
     Limits,
     RetryPolicy,
     Secret,
@@ -49,9 +50,6 @@ if TYPE_CHECKING:
     from kodmobi_async._models import Channel, SendResult, SessionChannel
 
 DEFAULT_BASE_URL: Final = "https://api.kod.mobi/session"
-CLOSE_GRACE: Final = 5.0
-"""Seconds that ``aclose`` gives to sends in flight before it interrupts them."""
-
 T = TypeVar("T")
 
 
@@ -170,7 +168,14 @@ class KodmobiClient:
             return await self._observed(call, patience)
         return await self._run(call, self._send(call, patience) if patience > 0 else self._send_once(call, 0.0))
 
-    def send_many(self, requests: Requests, *, concurrency: int = 64, max_wait: float | None = None) -> SendMany:
+    def send_many(
+        self,
+        requests: Requests,
+        *,
+        concurrency: int = 64,
+        max_wait: float | None = None,
+        grace: float = CLOSE_GRACE,
+    ) -> SendMany:
         """Send to many, a bounded number at a time, and return the outcomes as they finish.
 
         ::
@@ -180,8 +185,9 @@ class KodmobiClient:
                     print(outcome.request, outcome.error or "sent")
 
         A request's failure is its outcome and ends nothing. What is wrong with the account (the key, the balance, a
-        closed client) ends the run with `BulkStoppedError`, after everything that was begun has been handed out. An
-        error of the input itself is raised at the same point, as it is.
+        closed client) ends the run with `BulkStoppedError`, after everything that was begun has been handed out. So
+        does a limit of the account's rate that lasts; before, the run pauses for as long as the service asks. An error
+        of the input itself is raised at the same point, as it is.
 
         Args:
             requests: An iterable, or an asynchronous one, of `SendRequest` or ``(session_id, channel)``. It is read
@@ -189,6 +195,8 @@ class KodmobiClient:
             concurrency: How many are under way at most.
             max_wait: Seconds that a request waits for its channel's cooldown, by default the client's. It waits aside:
                 meanwhile, others are sent.
+            grace: Seconds that requests under way get to come to their end when the loop is left early, or cancelled;
+                then they are cancelled, too.
 
         Raises:
             ConfigurationError: A setting cannot be used.
@@ -202,6 +210,7 @@ class KodmobiClient:
             ),
             concurrency=concurrency,
             max_wait=self._max_wait if max_wait is None else max_wait,
+            grace=grace,
         )
 
     async def channels(self, session_id: ULID | str | None = None) -> tuple[SessionChannel, ...]:

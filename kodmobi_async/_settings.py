@@ -28,11 +28,7 @@ def _is_number(value: object) -> bool:
 
 def _seconds(*, zero: bool = False) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
     def check(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if not _is_number(value) or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-            kind = "zero or more" if zero else "more than zero"
-            raise ConfigurationError(
-                f"{type(instance).__name__}.{attribute.name} takes a finite number of seconds, {kind}"
-            )
+        check_seconds(f"{type(instance).__name__}.{attribute.name}", value, zero=zero)
 
     return check
 
@@ -69,14 +65,15 @@ def check_count(name: str, value: int) -> int:
     return value
 
 
-def check_seconds(name: str, value: float) -> float:
-    """Return ``value`` if it is a finite number of seconds, more than zero.
+def check_seconds(name: str, value: float, *, zero: bool = False) -> float:
+    """Return ``value`` if it is a finite number of seconds, more than zero or, with ``zero``, zero too.
 
     Raises:
         ConfigurationError: It is not.
     """
-    if not _is_number(value) or not math.isfinite(value) or value <= 0:
-        raise ConfigurationError(f"{name} takes a finite number of seconds, more than zero")
+    if not _is_number(value) or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        kind = "zero or more" if zero else "more than zero"
+        raise ConfigurationError(f"{name} takes a finite number of seconds, {kind}")
     return value
 
 
@@ -159,6 +156,9 @@ class RetryPolicy:
     max_backoff: float = attrs.field(default=5.0, validator=_seconds(zero=True))
     repeat_unknown: bool = attrs.field(default=True, validator=_flag)
 
+
+CLOSE_GRACE: Final = 5.0
+"""Seconds that ``aclose`` gives to sends under way before it interrupts them."""
 
 API_KEY_VARIABLE: Final = "KODMOBI_API_KEY"
 

@@ -131,4 +131,3 @@ class FaultyDisk:
     def _address(function: Any) -> int | None:
         _KEPT.append(function)
         return ctypes.cast(function, _pointer).value
-

@@ -227,6 +227,39 @@ def test_repeats_wait_aside_with_max_wait(
     assert [delivery.session_id for delivery in service.emulator.ledger] == [ONE, TWO, ONE]
 
 
+def test_no_row_waits_beyond_the_end_of_its_session(
+    monkeypatch: pytest.MonkeyPatch, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KODMOBI_API_KEY", KEY)
+    with emulator_in_background(api_key=KEY, session_lifetime=50.0) as service:
+        service.call(service.emulator.add_session, ONE)
+        source.write_text(f"{ONE},sms\n{ONE},sms\n")
+        assert bulk(service, source, "--max-wait", "1000", "--json", "--concurrency", "1") == 8
+    assert counts(capsys.readouterr().out) == {"sent": 1, "blocked": 1}
+
+
+def test_a_limited_account_pauses_the_run(
+    service: Background, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = tmp_path / "journal"
+    script(service, Fault.answer(429, {"Retry-After": "2"}))
+    assert bulk(service, source, "--json", "--timeout", "1", "--journal", str(journal)) == 0
+    assert counts(capsys.readouterr().out) == {"sent": 3}
+    assert len(service.emulator.ledger) == 3
+
+
+def test_an_account_that_stays_limited_ends_the_run_and_the_same_command_goes_on(
+    service: Background, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--json", "--timeout", "0.5", "--concurrency", "1", "--journal", str(tmp_path / "journal"))
+    script(service, Fault.answer(429, {"Retry-After": "1"}), 10)
+    assert bulk(service, source, *options) == 9
+    assert counts(capsys.readouterr().out) == {"left": 3}
+    service.call(service.emulator.clear_faults)
+    assert bulk(service, source, *options) == 0
+    assert counts(capsys.readouterr().out) == {"sent": 3}
+
+
 def test_an_acceptance_that_cannot_be_read_counts_as_sent(
     service: Background, source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -323,6 +356,7 @@ def test_many_rows_to_skip_do_not_hold_up_the_loop(
         (["--max-wait", "nan"], "--max-wait takes"),
         (["--channel", "no channel"], "not a channel name"),
         (["--emulate"], "exclude each other"),
+        (["--queue", "redis://127.0.0.1:9", "--max-wait", "5"], "--queue and --max-wait exclude each other"),
         (["--output", "{source}"], "--output and the input are the same file"),
         (["--failed", "{new}", "--unknown", "{new}"], "--unknown and --failed are the same file"),
         (["--output", "{source}/x"], "the file of --output cannot be written"),
@@ -509,6 +543,8 @@ def test_rate_and_time_left_are_those_of_late() -> None:
             tally.add("sent")
         words = tally.words(float(now))
     assert words == "2,190 of 10,000, 100/s, 0 in flight, 0:01:18 left, sent 2,190"
+    tally.paused_for = 30.0
+    assert "100/s, 0 in flight, the account is limited, goes on in 30 s, sent" in tally.words(39.0)
 
 
 def test_reasons_without_end_fill_no_memory(capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,6 +38,7 @@ ROOMS = (
     "_pool",
     "_transport",
     "_sending",
+    "_source",
     "_bulk",
     "_client",
 )

@@ -212,6 +212,10 @@ def bulk(
     )
     if queue is not None and emulate:
         raise ConfigurationError("--queue and --emulate exclude each other: the workers send, not this program")
+    if queue is not None and max_wait > 0:
+        raise ConfigurationError(
+            "--queue and --max-wait exclude each other: the workers wait for cooldowns by themselves"
+        )
     connection = Connection(
         base_url=base_url,
         api_key=None if emulate or dry_run or queue is not None else find_api_key(api_key_file, output),

@@ -12,11 +12,11 @@ import json
 import secrets
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import attrs
 
-from kodmobi_async._bulk import SendMany
+from kodmobi_async._bulk import PAUSES_IN_A_ROW, SendMany
 from kodmobi_async._client import DEFAULT_BASE_URL
 from kodmobi_async._cooldown import MemoryCooldownTracker
 from kodmobi_async._errors import (
@@ -24,6 +24,7 @@ from kodmobi_async._errors import (
     CooldownError,
     KodmobiError,
     Outcome,
+    RateLimitedError,
     SendInterruptedError,
 )
 from kodmobi_async._pacing import Gate
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from kodmobi_async.cli._rows import Input, Row
 
 __all__ = ("Options", "bulk", "check_rows")
+
+T = TypeVar("T")
 
 _AT_ONCE: Final = 2
 """The interrupt that ends the run without waiting for what is under way."""
@@ -176,8 +179,8 @@ class _Run:
     async def _work_through(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
             if not self._options.quiet:
-                tally, time = self._tally, self._loop.time
-                progress = self._output.progress(lambda: tally.picture(time()), lambda: tally.words(time()))
+                tally = self._tally
+                progress = self._output.progress(lambda: self._now(tally.picture), lambda: self._now(tally.words))
                 await stack.enter_async_context(progress)
             try:
                 if self._journal is not None and self._hand_over is None:
@@ -201,6 +204,10 @@ class _Run:
             except JournalError as error:
                 self._fail(str(error))
         self._report.close()
+
+    def _now(self, tell: Callable[[float], T]) -> T:
+        self._tally.paused_for = 0.0 if self._outcomes is None else self._outcomes.paused_for
+        return tell(self._loop.time())
 
     # -- stopping --------------------------------------------------------------------------------------------------
 
@@ -256,8 +263,11 @@ class _Run:
             self._reader.rows(),
             self._send if self._hand_over is None else self._send_by_others,
             remaining=self._remaining,
+            worth_waiting=self._worth_waiting,
             concurrency=self._options.concurrency,
             max_wait=self._options.max_wait,
+            grace=0.0,  # that is the second interrupt; the first one stops it
+            pauses=PAUSES_IN_A_ROW if self._hand_over is None else 0,  # the workers have had theirs
         )
         try:
             async for outcome in outcomes:
@@ -286,9 +296,9 @@ class _Run:
             if self._journal is not None:
                 await self._journal.intend(row)
             return await self._client.send(session_id, row.channel, max_wait=0.0)
-        except CooldownError as error:
+        except (CooldownError, RateLimitedError) as error:
             if self._journal is not None and error.outcome is not Outcome.ACCEPTED:
-                self._journal.settle(row, State.LEFT)  # it may be set aside, and must not look as if it had been sent
+                self._journal.settle(row, State.LEFT)  # it may wait now, and must not look as if it had been sent
             raise
         finally:
             self._tally.in_flight -= 1
@@ -311,6 +321,12 @@ class _Run:
         if self._hand_over is not None:
             return WINDOW  # a worker may have it
         return await self._client.remaining(request.session_id, request.channel)
+
+    def _worth_waiting(self, request: SendRequest, patience: float) -> float:
+        # the client, of this same package, is the one to know when sessions end
+        return self._client._worth_waiting(  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            str(request.session_id), patience
+        )
 
     async def _await_turn(self) -> None:
         """Wait for the turn that ``--rate`` gives; it is not part of the time that a send may take."""
@@ -383,7 +399,7 @@ def _judge(outcome: SendOutcome) -> tuple[State, str | None]:
         return State.SENT, detail
     if error.outcome is Outcome.UNKNOWN:
         return State.UNKNOWN, detail
-    if isinstance(error, (SendInterruptedError, *OF_THE_ACCOUNT)):
+    if isinstance(error, (SendInterruptedError, RateLimitedError, *OF_THE_ACCOUNT)):
         return State.LEFT, detail
     if isinstance(error, CooldownError):
         return State.BLOCKED, detail

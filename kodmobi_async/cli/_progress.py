@@ -54,6 +54,8 @@ class Tally:
         """How many of them an earlier run had done."""
         self.confirmed = 0
         self.in_flight = 0
+        self.paused_for = 0.0
+        """Seconds for which nothing is sent, as the account is limited."""
         self._began = began
         self._samples: deque[tuple[float, int]] = deque([(began, 0)])
 
@@ -88,7 +90,9 @@ class Tally:
     def _facts(self, now: float) -> list[str]:
         rate, left = self._speed(now)
         facts = [f"{self.done:,} of {self.rows:,}", f"{rate:,.0f}/s", f"{self.in_flight} in flight"]
-        if left is not None:
+        if self.paused_for > 0:
+            facts.append(f"the account is limited, goes on in {_duration(self.paused_for)}")
+        elif left is not None:
             facts.append(f"{_duration(left)} left")
         return facts
 
