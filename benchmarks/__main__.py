@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks import charts, loops
+from benchmarks.bulk import measure_bulk
 from benchmarks.contestants import BASE, CONTESTANTS
 from benchmarks.costs import measure_costs
 from benchmarks.processes import ContestantError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 RESULTS: Final = Path(__file__).parent / "results"
 CHART_CONCURRENCY: Final = 64
 INSTRUCTED_CALLS: Final = 320
+RATED_ROWS: Final = 20_000
 KEYS: Final = (10_000, 100_000, 1_000_000, 10_000_000)
 
 
@@ -68,6 +70,15 @@ def costs(options: argparse.Namespace) -> list[str]:
     return []
 
 
+def bulk(options: argparse.Namespace) -> list[str]:
+    """Measure runs of many sends."""
+    outcome = measure_bulk(rows=options.rows, rate_rows=min(options.rows, RATED_ROWS), rounds=options.rounds)
+    _write(options.out, "bulk.json", outcome.to_json())
+    _write(options.out, "bulk.md", outcome.to_markdown())
+    print(outcome.to_markdown())
+    return []
+
+
 def _write(folder: Path, name: str, text: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(text, "utf-8")
@@ -80,7 +91,12 @@ def _draw(drawing: Callable[[], None]) -> None:
         print("no chart was drawn: matplotlib is not installed", file=sys.stderr)
 
 
-PARTS: Final[dict[str, Callable[[argparse.Namespace], list[str]]]] = {"send": send, "scale": scale, "costs": costs}
+PARTS: Final[dict[str, Callable[[argparse.Namespace], list[str]]]] = {
+    "send": send,
+    "scale": scale,
+    "costs": costs,
+    "bulk": bulk,
+}
 
 
 def _positive(text: str) -> int:
@@ -109,6 +125,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--calls", type=_positive, default=0, help="in a round, instead of --seconds")
     parser.add_argument("--keys", nargs="+", type=_positive, default=list(KEYS), metavar="N", help="in a virtual hour")
+    parser.add_argument("--rows", type=_positive, default=1_000_000, metavar="N", help="of the long bulk runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the folder for what comes of it")
     options = parser.parse_args(argv)
     unknown = [part for part in options.parts if part not in PARTS]

@@ -1,292 +1,179 @@
-"""Bulk runs of any length: memory, longest callback, and rate, as ratios taken in one run.
+"""Bulk runs: their rate beside single sends, the longest callback of the loop, and memory over their length.
 
-    python benchmarks/bulk.py --rows 1000000
-
-Each measurement is a process of its own, against a server in another, which answers everything at once. The server says
-that a channel is blocked for a second and that a session lives for three: so the open windows, whose number follows the
-rate and not the length of the run, are the same few in all of them.
-
-Rates are taken in turns, several times, on as many rows as `--rate-rows` says; the ratio of the medians counts. They go
-by the CPU time of the sending process, which other work on the machine does not change; the wall clock stands beside
-it. Callbacks are timed by the CPU time of the loop's thread, in runs of their own.
+Each run is a process of its own, against a server in another that answers everything at once. Rates are taken in turn,
+and each round's ratio is to the kind it stands beside, in the same round. Callbacks are timed one by one, in runs of
+their own: by the processor time of the loop's thread, which other work on the machine leaves alone, and by the clock.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import contextlib
-import io
-import itertools
 import json
-import os
-import resource
-import statistics
 import subprocess
 import sys
-import tempfile
-import time
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Final
 
-from kodmobi_async import KodmobiClient, Limits
-from kodmobi_async.cli._app import run as run_command
+import attrs
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from benchmarks.environment import Environment
+from benchmarks.figures import Spread, plain, table
+from benchmarks.processes import ROOT, Child
 
-CONCURRENCY = 64
-_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-
-
-# -- the server -------------------------------------------------------------------------------------------------------
-
-
-class Server(asyncio.Protocol):
-    """Answers every request at once that it was accepted."""
-
-    answer = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin with nothing read."""
-        self.transport = transport
-        self.buffer = b""
-
-    def data_received(self, data: bytes) -> None:
-        """Answer every request that is there in full."""
-        self.buffer += data
-        while True:
-            head, found, rest = self.buffer.partition(b"\r\n\r\n")
-            if not found:
-                return
-            _, _, length = head.lower().partition(b"content-length: ")
-            size = int(length.partition(b"\r\n")[0] or b"0")
-            if len(rest) < size:
-                return
-            self.buffer = rest[size:]
-            assert isinstance(self.transport, asyncio.Transport)
-            self.transport.write(Server.answer)
-
-    @classmethod
-    async def serve(cls) -> None:
-        """Listen until the standard input ends; the first line out is the port."""
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(cls, "127.0.0.1", 0, backlog=1024)
-        sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
-        sys.stdout.flush()
-        end = loop.run_in_executor(None, sys.stdin.read)
-        while not end.done():
-            now = datetime.now(UTC)
-            body = json.dumps(
-                {
-                    "session_id": "01K8N1VMPN0EE389K72YW0CBM2",
-                    "session_expired_at": (now + timedelta(seconds=3)).isoformat(),
-                    "channel": {
-                        "name": "SMS",
-                        "type": "sms",
-                        "is_active": True,
-                        "timeout": 1,
-                        "image_url": "https://storage.kod.mobi/icons/sms.svg",
-                        "link": "",
-                    },
-                }
-            )
-            head = (
-                f"HTTP/1.1 200 OK\r\nDate: {now:%a, %d %b %Y %H:%M:%S} GMT\r\n"
-                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-            )
-            cls.answer = (head + body).encode()
-            await asyncio.sleep(0.5)
-
-
-# -- what is measured -------------------------------------------------------------------------------------------------
-
-
-def sessions(rows: int) -> Iterator[str]:
-    """Yield as many session ids, in no time."""
-    last = list(itertools.product(_ALPHABET, repeat=2))
-    tails = ["".join(pair) for pair in last]
-    for number in range(rows):
-        high, low = divmod(number, len(tails))
-        middle, mid = divmod(high, len(tails))
-        yield f"01K8N1VMPN0EE389K72Y{tails[middle % 1024]}{tails[mid]}{tails[low]}"
-
-
-async def plain(client: KodmobiClient, rows: int) -> None:
-    """Do the same sends without bulk: workers that share an iterator."""
-    source = sessions(rows)
-
-    async def work() -> None:
-        for session in source:
-            await client.send(session, "sms")
-
-    await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
-
-
-async def many(client: KodmobiClient, rows: int) -> None:
-    """Send by ``send_many``."""
-    run = client.send_many(((session, "sms") for session in sessions(rows)), concurrency=CONCURRENCY)
-    async for outcome in run:
-        assert outcome.error is None, outcome.error
-
-
-def with_client(do: Callable[[KodmobiClient, int], Any]) -> Callable[[int, str], None]:
-    """Return what opens a client, and does that with it."""
-
-    async def run(rows: int, url: str) -> None:
-        async with KodmobiClient("key", base_url=url, limits=Limits(connections=CONCURRENCY)) as client:
-            await do(client, rows)
-
-    return lambda rows, url: asyncio.run(run(rows, url))
-
-
-def by_command(rows: int, url: str, *, journal: bool = False) -> None:
-    """Send by ``kodmobi bulk``, from a file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "rows.csv")
-        with path.open("w", encoding="ascii") as file:
-            file.writelines(f"{session},sms\n" for session in sessions(rows))
-        began[:] = time.perf_counter(), time.process_time()
-        options = ["--journal", f"{folder}/journal"] * journal
-        command = ["bulk", str(path), "--base-url", url, "--concurrency", str(CONCURRENCY), "--json", *options]
-        with contextlib.redirect_stdout(io.StringIO()) as out:
-            code = run_command(command)
-        assert code == 0, out.getvalue()
-        assert json.loads(out.getvalue())["sent"] == rows
-
-
-began = [0.0, 0.0]
-MODES: dict[str, Callable[[int, str], None]] = {
-    "plain": with_client(plain),
-    "many": with_client(many),
-    "bulk": by_command,
-    "journal": lambda rows, url: by_command(rows, url, journal=True),
+# By its name: what it is, and which other kind it is measured by.
+KINDS: Final[dict[str, tuple[str, str]]] = {
+    "plain": ("`client.send` in 64 workers", "plain"),
+    "many": ("`client.send_many`", "plain"),
+    "bulk": ("`kodmobi bulk FILE`", "many"),
+    "journal": ("`kodmobi bulk FILE --journal`", "bulk"),
 }
+LONG_RUNS: Final = ("many", "journal")
+SHORTER: Final = 10
+"""How many times shorter the other run is, beside which the memory of a long one stands."""
+
+WATCHED_ROWS: Final = 100_000
+LONGEST: Final = 3_600.0
 
 
-def watch_callbacks() -> dict[str, float]:
-    """Time every callback of the loop from now on."""
-    longest = {"cpu": 0.0, "wall": 0.0}
-    original = asyncio.Handle._run  # noqa: SLF001 asyncio has no public word for a callback's run
+@attrs.frozen
+class Rate:
+    """What a send of many cost.
 
-    def timed(handle: asyncio.Handle) -> None:
-        wall, cpu = time.perf_counter(), time.thread_time()
-        original(handle)
-        longest["cpu"] = max(longest["cpu"], time.thread_time() - cpu)
-        longest["wall"] = max(longest["wall"], time.perf_counter() - wall)
+    Attributes:
+        cpu: Microseconds of processor time.
+        wall: Microseconds of the whole run, divided by its sends.
+        cpu_ratio: To the kind it stands beside.
+        wall_ratio: The same, by the clock: how many times longer the run takes.
+    """
 
-    # asyncio has no public word for a callback's run
-    asyncio.Handle._run = timed  # type: ignore[method-assign, assignment] # noqa: SLF001
-    return longest
-
-
-def measure(mode: str, rows: int, url: str, *, watch: bool) -> None:
-    """Measure one run in this process, and write what was found."""
-    os.environ["KODMOBI_API_KEY"] = "key"
-    MODES[mode](200, url)  # whatever is made once
-    longest = watch_callbacks() if watch else {}
-    began[:] = time.perf_counter(), time.process_time()
-    MODES[mode](rows, url)
-    found = {
-        "wall": time.perf_counter() - began[0],
-        "cpu": time.process_time() - began[1],
-        "peak_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-        **{f"longest_{name}": value for name, value in longest.items()},
-    }
-    sys.stdout.write(json.dumps(found) + "\n")
+    cpu: Spread
+    wall: Spread
+    cpu_ratio: Spread
+    wall_ratio: Spread
 
 
-# -- the whole ---------------------------------------------------------------------------------------------------------
+@attrs.frozen
+class Callback:
+    """Milliseconds of the longest callback of the loop: of processor time, and on the clock."""
+
+    cpu: float
+    wall: float
 
 
-def in_process(mode: str, rows: int, url: str, *, watch: bool = False) -> dict[str, float]:
-    """Measure in a process of its own."""
-    command = [sys.executable, __file__, "--measure", mode, "--rows", str(rows), "--url", url, *["--watch"] * watch]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=3_600)
+@attrs.frozen
+class Memory:
+    """MiB of memory at the peak, in a run and in a shorter one."""
+
+    rows: int
+    peak: float
+    shorter_rows: int
+    shorter_peak: float
+
+
+@attrs.frozen
+class BulkCosts:
+    """The outcome, by kind of run."""
+
+    environment: Environment
+    rate_rows: int
+    rates: dict[str, Rate]
+    watched_rows: int
+    callbacks: dict[str, Callback]
+    memory: dict[str, Memory]
+
+    def to_json(self) -> str:
+        """Return all of it."""
+        return json.dumps(attrs.asdict(self), indent=1) + "\n"
+
+    def to_markdown(self) -> str:
+        """Return the tables."""
+        rates = [
+            [
+                KINDS[kind][0],
+                plain(rate.cpu.median),
+                plain(rate.wall.median),
+                *(["1.00 ×", "1.00 ×", ""] if KINDS[kind][1] == kind else _ratios(rate, KINDS[KINDS[kind][1]][0])),
+            ]
+            for kind, rate in self.rates.items()
+        ]
+        callbacks = [
+            [KINDS[kind][0], f"{longest.cpu:.1f}", f"{longest.wall:.1f}", "20"]
+            for kind, longest in self.callbacks.items()
+        ]
+        memory = [
+            [
+                KINDS[kind][0],
+                f"{each.shorter_peak:.1f}",
+                f"{each.peak:.1f}",
+                f"{each.peak / each.shorter_peak:.3f} ×",
+                "1.05 ×",
+            ]
+            for kind, each in self.memory.items()
+        ]
+        some = next(iter(self.memory.values()))
+        parts = [
+            self.environment.to_markdown(),
+            table(
+                [f"{_count(self.rate_rows)} sends, 64 at a time", "µs CPU", "µs wall", "CPU", "wall", "beside"],
+                rates,
+            ),
+            table([f"longest callback, {_count(self.watched_rows)} rows", "ms CPU", "ms wall", "aimed at"], callbacks),
+            table(
+                [
+                    "peak memory, MiB",
+                    f"{_count(some.shorter_rows)} rows",
+                    f"{_count(some.rows)} rows",
+                    "ratio",
+                    "aimed at",
+                ],
+                memory,
+            ),
+        ]
+        return "\n".join(parts)
+
+
+def _count(number: int) -> str:
+    return f"{number:,}".replace(",", " ")
+
+
+def _ratios(rate: Rate, other: str) -> list[str]:
+    return [f"{rate.cpu_ratio.median:.2f} ×", f"{rate.wall_ratio.median:.2f} ×", other]
+
+
+def measure_bulk(*, rows: int, rate_rows: int, rounds: int) -> BulkCosts:
+    """Measure all of it; ``rows`` are those of the long runs."""
+    watched_rows = min(rows, WATCHED_ROWS)
+    with Child("bulk_worker", "serve") as server:
+        port = int(server.read())
+        rates = _rates(rate_rows, rounds, port)
+        callbacks = {kind: _callback(_run(kind, watched_rows, port, "watched")) for kind in LONG_RUNS}
+        memory = {kind: _memory(kind, rows, port) for kind in LONG_RUNS}
+    return BulkCosts(Environment.here(), rate_rows, rates, watched_rows, callbacks, memory)
+
+
+def _rates(rows: int, rounds: int, port: int) -> dict[str, Rate]:
+    samples = [{kind: _run(kind, rows, port) for kind in KINDS} for _ in range(rounds)]
+
+    def of(kind: str, what: str) -> Spread:
+        return Spread.of(sample[kind][what] / rows * 1e6 for sample in samples)
+
+    def ratio(kind: str, what: str) -> Spread:
+        return Spread.of(sample[kind][what] / sample[KINDS[kind][1]][what] for sample in samples)
+
+    return {kind: Rate(of(kind, "cpu"), of(kind, "wall"), ratio(kind, "cpu"), ratio(kind, "wall")) for kind in KINDS}
+
+
+def _callback(found: dict[str, float]) -> Callback:
+    return Callback(round(found["longest_cpu"] * 1e3, 2), round(found["longest_wall"] * 1e3, 2))
+
+
+def _memory(kind: str, rows: int, port: int) -> Memory:
+    shorter = max(1, rows // SHORTER)
+    peaks = [round(_run(kind, each, port)["peak_kib"] / 1024, 2) for each in (shorter, rows)]
+    return Memory(rows, peaks[1], shorter, peaks[0])
+
+
+def _run(kind: str, rows: int, port: int, *more: str) -> dict[str, float]:
+    """Do a run in a process of its own, and return what it measured."""
+    command = [sys.executable, "-m", "benchmarks.bulk_worker", kind, str(rows), str(port), *more]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8", cwd=ROOT, timeout=LONGEST)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-def say(text: str) -> None:
-    """Print at once."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def compare_rates(rows: int, rounds: int, url: str) -> None:
-    """Take all modes in turns, and print each against the one before it."""
-    taken: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
-    for _ in range(rounds):
-        for mode, found in taken.items():
-            found.append(in_process(mode, rows, url))
-    say(f"CPU a send, {rows} rows, medians of {rounds} rounds:")
-    names = {
-        "plain": ("client.send in 64 workers", ""),
-        "many": ("client.send_many", "plain"),
-        "bulk": ("kodmobi bulk, from a file", "many"),
-        "journal": ("kodmobi bulk --journal", "bulk"),
-    }
-    median = {
-        mode: {key: statistics.median(each[key] for each in found) for key in ("cpu", "wall")}
-        for mode, found in taken.items()
-    }
-    for mode, (name, base) in names.items():
-        cpu, wall = median[mode]["cpu"], median[mode]["wall"]
-        against = (
-            f"   {cpu / median[base]['cpu']:.2f} x {names[base][0]} (wall {wall / median[base]['wall']:.2f} x)"
-            if base
-            else ""
-        )
-        say(f"  {name:<28} {cpu / rows * 1e6:6.0f} us{against}")
-
-
-def compare_lengths(rows: int, url: str, modes: list[str]) -> None:
-    """Print what a run ten times as long needs, against the shorter one."""
-    for mode in modes:
-        short, long = in_process(mode, rows // 10, url), in_process(mode, rows, url)
-        say(
-            f"{mode}: peak memory {short['peak_kib'] / 1024:.1f} MiB for {rows // 10} rows,"
-            f" {long['peak_kib'] / 1024:.1f} MiB for {rows}: {long['peak_kib'] / short['peak_kib']:.3f} x"
-            f"   ({long['wall']:.0f} s)"
-        )
-
-
-def main() -> None:
-    """Measure what the options ask for."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rows", type=int, default=1_000_000, help="of the long runs; the short ones have a tenth")
-    parser.add_argument("--rate-rows", type=int, default=20_000, help="of the runs whose rate is taken")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each rate is taken")
-    parser.add_argument("--only", choices=["rates", "lengths", "callbacks"], help="one part of it")
-    parser.add_argument("--modes", nargs="+", default=["many", "journal"], help="whose lengths are compared")
-    parser.add_argument("--measure", choices=MODES, help=argparse.SUPPRESS)
-    parser.add_argument("--url", help=argparse.SUPPRESS)
-    parser.add_argument("--watch", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.serve:
-        asyncio.run(Server.serve())
-        return
-    if args.measure:
-        measure(args.measure, args.rows, args.url, watch=args.watch)
-        return
-    command = [sys.executable, __file__, "--serve"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        url = f"http://127.0.0.1:{int(server.stdout.readline())}/session"
-        if args.only in (None, "rates"):
-            compare_rates(args.rate_rows, args.rounds, url)
-        if args.only in (None, "callbacks"):
-            for mode in args.modes:
-                found = in_process(mode, args.rows // 10, url, watch=True)
-                say(
-                    f"{mode}: longest callback {found['longest_cpu'] * 1e3:.1f} ms CPU"
-                    f" ({found['longest_wall'] * 1e3:.1f} ms by the wall clock), {args.rows // 10} rows"
-                )
-        if args.only in (None, "lengths"):
-            compare_lengths(args.rows, url, args.modes)
-
-
-if __name__ == "__main__":
-    main()

@@ -107,6 +107,17 @@ def test_a_wrong_argument_is_refused_before_anything_runs(
 
 
 @pytest.mark.usefixtures("importable")
+def test_bulk_runs_of_every_kind_are_measured() -> None:
+    from benchmarks.bulk import KINDS, LONG_RUNS, measure_bulk  # noqa: PLC0415 importable only here
+
+    costs = measure_bulk(rows=100, rate_rows=50, rounds=1)
+    assert costs.rates.keys() == KINDS.keys()
+    assert all(rate.cpu.median > 0 and rate.wall_ratio.median > 0 for rate in costs.rates.values())
+    assert all(costs.callbacks[kind].cpu > 0 and costs.memory[kind].peak > 1 for kind in LONG_RUNS)
+    assert all(words in costs.to_markdown() for words, _ in KINDS.values())
+
+
+@pytest.mark.usefixtures("importable")
 def test_a_busy_server_casts_doubt_on_a_figure() -> None:
     from benchmarks.send import figure_of, is_doubtful  # noqa: PLC0415 importable only here
     from benchmarks.worker import Sample  # noqa: PLC0415 beside the other
