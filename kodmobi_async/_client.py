@@ -9,12 +9,13 @@ took it, blocked for a full window if nobody knows.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import attrs
 
 from kodmobi_async._bulk import SendMany
-from kodmobi_async._cooldown import Deadlines, LoopClock, MemoryCooldownTracker
+from kodmobi_async._cooldown import LoopClock, MemoryCooldownTracker
 from kodmobi_async._errors import ClientClosedError, ConfigurationError, CooldownError, KodmobiError, Outcome
 from kodmobi_async._hooks import CooldownHit, Hook, SendFinished, SendStarted, TrackerDegraded, check_hooks, tell
 from kodmobi_async._sending import Call, Send, Sender, conclude
@@ -31,7 +32,6 @@ from kodmobi_async._settings import (
 )
 from kodmobi_async._transport import Transport
 from kodmobi_async._wire import (
-    MAX_WAIT_SECONDS,
     WINDOW,
     canonical_channel,
     canonical_session_id,
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from kodmobi_async._models import Channel, SendResult, SessionChannel
 
 DEFAULT_BASE_URL: Final = "https://api.kod.mobi/session"
+REMEMBERED_SESSIONS: Final = 10_000
+"""Of so many sessions, those sent to last, a client knows when they end."""
 T = TypeVar("T")
 
 
@@ -113,7 +115,7 @@ class KodmobiClient:
         self._sender = Sender(
             self._transport, self._clock, policy=_checked(RetryPolicy, retry), limits=limits, hooks=self._hooks
         )
-        self._session_ends = Deadlines()
+        self._session_ends: OrderedDict[str, float] = OrderedDict()
         self._calls: set[Call] = set()
         self._idle: asyncio.Event | None = None
 
@@ -361,9 +363,8 @@ class KodmobiClient:
             await self._settle(call, reservation, WINDOW if outcome in (Outcome.UNKNOWN, Outcome.ACCEPTED) else None)
             raise
         if verdict.result is not None:
-            if call.session_left is not None and 0 < call.session_left <= MAX_WAIT_SECONDS:
-                now = self._clock.now()
-                self._session_ends.extend(call.session_id, now + call.session_left, now)
+            if call.session_left is not None and call.session_left > 0:
+                self._remember_end(call.session_id, call.session_left)
             await self._settle(call, reservation, verdict.result.channel.timeout)
             if reservation.window != "local":
                 return attrs.evolve(verdict.result, window=reservation.window)
@@ -372,9 +373,16 @@ class KodmobiClient:
         await self._settle(call, reservation, block)
         raise failure from cause
 
+    def _remember_end(self, session_id: str, left: float) -> None:
+        ends = self._session_ends
+        ends[session_id] = self._clock.now() + left
+        ends.move_to_end(session_id)
+        if len(ends) > REMEMBERED_SESSIONS:
+            ends.popitem(last=False)
+
     def _worth_waiting(self, session_id: str, patience: float) -> float:
         """Return ``patience``, or less: no wait for a cooldown is worth it that ends after the session does."""
-        ends = self._session_ends.end(session_id)
+        ends = self._session_ends.get(session_id)
         return patience if ends is None else min(patience, max(0.0, ends - self._clock.now()))
 
     async def _settle(self, call: Send, reservation: Reservation, block: float | None) -> None:

@@ -41,6 +41,7 @@ from kodmobi_async import (
     TransportError,
     UnreadableResponseError,
     WrongLoopError,
+    _client,
 )
 from kodmobi_async.emulator import Emulator, Fault
 from kodmobi_async.testing import VirtualClockLoop
@@ -301,6 +302,19 @@ async def test_closing_ends_the_wait_for_a_window_that_the_service_knows_of(emul
     assert loop.time() == began
     assert caught.value.outcome is Outcome.REFUSED
     assert emulator.requests == {"send": 1}
+
+
+async def test_the_ends_of_sessions_that_were_sent_to_last_are_known(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_client, "REMEMBERED_SESSIONS", 3)
+    first, *others = (emulator.add_session() for _ in range(4))
+    async with make_client(emulator, max_wait=math.inf) as client:
+        for session in (first, *others[:2]):
+            await client.send(session, "sms")
+        await client.send(first, "telegram")
+        await client.send(others[2], "sms")
+        assert list(client._session_ends) == [others[1], first, others[2]]
 
 
 async def test_a_wait_that_ends_after_the_session_is_not_begun(emulator: Emulator, session: str) -> None:
