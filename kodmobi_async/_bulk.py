@@ -135,13 +135,13 @@ class SendMany(AsyncIterator[SendOutcome]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> SendOutcome:
+    def __anext__(self) -> Awaitable[SendOutcome]:
         """Return the next outcome.
 
         Raises:
             BulkStoppedError: Something is wrong with the account; all that was begun has been handed out before.
         """
-        return await anext(self._outcomes)
+        return anext(self._outcomes)
 
     async def __aenter__(self) -> Self:
         return self
@@ -193,7 +193,6 @@ class _Run:
         self._numbers = itertools.count()
         self._finished: deque[SendOutcome] = deque()
         self._news: asyncio.Future[None]  # what the consumer waits for, once there is one
-        self._readers: set[asyncio.Task[None]] = set()
         self._held_up: deque[asyncio.Future[None]] = deque()
         self._sleepers: set[asyncio.Future[None]] = set()
         self._working = 0
@@ -207,8 +206,7 @@ class _Run:
         self._wake_sleepers()
         for worker in self._held_up:
             _wake(worker)
-        for reader in self._readers - {asyncio.current_task()} if self._readers else ():
-            reader.cancel()
+        self._source.stop()
 
     @property
     def paused_for(self) -> float:
@@ -279,7 +277,7 @@ class _Run:
             if self._aside and self._aside[0][0] <= loop.time():
                 return heapq.heappop(self._aside)[2]
             if self._source.is_open and len(self._aside) < ROOM_ASIDE:
-                request = await self._read() if self._source.is_async else self._source.next()
+                request = await self._source.anext() if self._source.is_async else self._source.next()
                 if request is not END:
                     return _Item(_as_request(request))
             elif self._aside:
@@ -287,15 +285,6 @@ class _Run:
             else:
                 break
         return None
-
-    async def _read(self) -> object:
-        """Read from an asynchronous input. Whatever it waits for: a run that is stopped does not."""
-        reader = cast("asyncio.Task[None]", asyncio.current_task())
-        self._readers.add(reader)
-        try:
-            return await self._source.anext()
-        finally:
-            self._readers.discard(reader)
 
     async def _try(self, item: _Item, loop: asyncio.AbstractEventLoop) -> SendOutcome | None:
         """Return what came of the item; ``None`` if it was set aside."""
@@ -378,11 +367,14 @@ class _Run:
             _wake(sleeper)
 
     def _tell_news(self) -> None:
-        _wake(self._news)
+        if not self._news.done():
+            self._news.set_result(None)
 
 
 def _as_request(given: object) -> SendRequest:
     """Return a pair as a request, and everything else as it is: an outcome names what was given."""
+    if isinstance(given, SendRequest):
+        return given
     if isinstance(given, (tuple, list)) and len(cast("tuple[Any, ...]", given)) == _PAIR:
         return SendRequest(*cast("Pair", given))
     return cast("SendRequest", given)

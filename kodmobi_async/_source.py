@@ -19,7 +19,7 @@ class Source:
     def __init__(self, requests: object) -> None:
         self.is_open = True
         self.is_async = isinstance(requests, AsyncIterable)
-        self._is_being_read = False
+        self._reader: asyncio.Task[object] | None = None
         self._in_line: deque[asyncio.Future[None]] = deque()
         if isinstance(requests, AsyncIterable):
             self._later = aiter(cast("AsyncIterable[object]", requests))
@@ -43,11 +43,11 @@ class Source:
 
         Not an `asyncio.Lock`: it is handed on from turn to turn, one request each, even where nobody has to wait.
         """
-        while self._is_being_read:
+        while self._reader is not None:
             await self._stand_in_line()
         if not self.is_open:
             return END
-        self._is_being_read = True
+        self._reader = asyncio.current_task()
         try:
             return await anext(self._later)
         except BaseException as end:
@@ -55,9 +55,15 @@ class Source:
             if not isinstance(end, StopAsyncIteration):
                 raise
         finally:
-            self._is_being_read = False
+            self._reader = None
             self._call_next()
         return END
+
+    def stop(self) -> None:
+        """Read nothing more. Whoever waits for an asynchronous input waits no longer."""
+        self.is_open = False
+        if self._reader is not None and self._reader is not asyncio.current_task():
+            self._reader.cancel()
 
     async def _stand_in_line(self) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -84,18 +84,19 @@ class Reader:
             read += 1
             if read % _ROWS_A_TURN == 0:
                 await asyncio.sleep(0)
-            known = await self._look_up(row.line) if isinstance(row, Row) else None
-            self._taken = None
             if isinstance(row, BadRow):
+                self._taken = None
                 self._tell_bad(row)
-            elif known is None or known.state in self._retried:
+                continue
+            known = None if self._journal is None else await self._look_up(self._journal, row.line)
+            self._taken = None
+            if known is None or known.state in self._retried:
                 yield row
             else:
                 self._tell_done(row, known)
 
-    async def _look_up(self, line: int) -> Entry | None:
-        journal = self._journal
-        if journal is not None and not self._known and self._known_to < journal.last_line:
+    async def _look_up(self, journal: Journal, line: int) -> Entry | None:
+        if not self._known and self._known_to < journal.last_line:
             self._known.extend(await journal.page(self._known_to))
             self._known_to = self._known[-1].line
         return self._known.popleft() if self._known and self._known[0].line == line else None
