@@ -1,6 +1,6 @@
 """How fast a client may send, and how much it may retry. One of each is shared by all calls of a client.
 
-Both are plain arithmetic: the time is passed in, nothing here waits.
+All of it is plain arithmetic: the time is passed in, nothing here waits.
 """
 
 from __future__ import annotations
@@ -87,3 +87,53 @@ class Gate:
         if opens > self._opens:
             self._opens = opens
             self.closures += 1
+
+
+class Pauses:
+    """How long a run of many sends rests because the account is limited.
+
+    The service's refusal begins a pause for everybody. Requests that were under way then are refused, too: so a refusal
+    counts as a new pause only if its request was begun after the last one. Any other answer shows that pauses help.
+
+    Args:
+        most: So many in a row, with no other answer in between, are sat out.
+    """
+
+    __slots__ = ("_in_a_row", "_most", "_turns", "_until", "begun")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._in_a_row = 0
+        self._until = 0.0
+        self._turns = 0
+        self.begun = 0
+        """How many there have been."""
+
+    def refused(self, now: float, wait: float | None, begun: int) -> float | None:
+        """Return the moment at which a refused request may be tried again; ``None`` if pauses do not help.
+
+        Those who wait are given moments one after the other.
+
+        Args:
+            now: The time.
+            wait: Seconds that the service asks for.
+            begun: How many pauses there had been when the request was begun.
+        """
+        if begun == self.begun and now >= self._until:
+            if self._in_a_row == self._most:
+                return None
+            self.begun += 1
+            self._in_a_row += 1
+            self._turns = 0
+        self._until = max(self._until, now + max(wait or 0.0, Gate.DEFAULT_CLOSURE))
+        self._turns += 1
+        return self._until + self._turns * Gate.STAGGER
+
+    def answered(self, begun: int) -> None:
+        """Note an answer that tells of no limit, to a request that was begun after so many pauses."""
+        if self._in_a_row:
+            self._in_a_row = min(self._in_a_row, self.begun - begun)
+
+    def left(self, now: float) -> float:
+        """Return the seconds until the pause is over; 0.0 = there is none."""
+        return max(0.0, self._until - now)

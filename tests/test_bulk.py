@@ -7,6 +7,7 @@ import contextlib
 import gc
 import itertools
 import runpy
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,9 +23,12 @@ from kodmobi_async import (
     ClientClosedError,
     ConfigurationError,
     CooldownError,
+    CooldownUnavailableError,
     InvalidRequestError,
     KodmobiClient,
+    Limits,
     MemoryCooldownTracker,
+    NotFoundError,
     Outcome,
     RateLimitedError,
     RetryPolicy,
@@ -35,7 +39,7 @@ from kodmobi_async import (
     SendResult,
     SessionChannel,
 )
-from kodmobi_async._bulk import ROOM_ASIDE
+from kodmobi_async._run import ROOM_ASIDE
 from kodmobi_async.emulator import Emulator, Fault
 from kodmobi_async.testing import VirtualClockLoop
 
@@ -329,6 +333,58 @@ async def test_an_input_may_stop_its_run(emulator: Emulator, client: KodmobiClie
     assert ends == {None: 5, Outcome.NOT_SENT: 1}
 
 
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_those_aside_are_sent_in_time_while_the_input_is_quiet(
+    emulator: Emulator, client: KodmobiClient, concurrency: int
+) -> None:
+    session = emulator.add_session()
+
+    async def requests() -> AsyncIterator[tuple[str, str]]:
+        yield session, "sms"
+        yield session, "sms"
+        await asyncio.sleep(3_600)
+        yield emulator.add_session(), "sms"
+
+    await outcomes_of(client.send_many(requests(), concurrency=concurrency, max_wait=120))
+    first, second, third = (code.at for code in emulator.ledger)
+    assert second - first == pytest.approx(WINDOW, abs=0.1)
+    assert third - first == pytest.approx(3_600, abs=0.1)
+
+
+@pytest.mark.parametrize("ended", ["not at all", "stopped", "cancelled"])
+async def test_a_request_that_comes_while_those_aside_are_sent_waits_for_its_turn(
+    emulator: Emulator, client: KodmobiClient, ended: str
+) -> None:
+    session = emulator.add_session()
+    emulator.script(Fault.delay(0.0), times=1)
+    emulator.script(Fault.delay(9.0), times=2)
+
+    async def requests() -> AsyncIterator[tuple[str, str]]:
+        yield session, "sms"
+        yield session, "sms"
+        await asyncio.sleep(WINDOW + 4)
+        yield emulator.add_session(), "sms"
+
+    loop = asyncio.get_running_loop()
+    outcomes: list[SendOutcome] = []
+    sends = client.send_many(requests(), concurrency=1, max_wait=100.0, grace=0.0)
+    consumer = asyncio.create_task(collect(sends, outcomes))
+    if ended == "stopped":
+        loop.call_later(WINDOW + 6, sends.stop)
+    elif ended == "cancelled":
+        loop.call_later(WINDOW + 6, consumer.cancel)
+    await asyncio.wait([consumer])
+    ends = Counter(outcome.error and outcome.error.outcome for outcome in (*outcomes, *sends.unread))
+    if ended == "not at all":
+        first, second, third = (code.at for code in emulator.ledger)
+        assert second - first == pytest.approx(WINDOW, abs=0.1)
+        assert third - second == pytest.approx(9.0, abs=0.1)
+    else:
+        assert len(emulator.ledger) == 2
+        under_way = Outcome.UNKNOWN if ended == "cancelled" else None
+        assert ends == Counter([None, under_way, Outcome.NOT_SENT])
+
+
 async def test_a_run_that_is_stopped_waits_for_no_input(emulator: Emulator, client: KodmobiClient) -> None:
     async def requests() -> AsyncIterator[tuple[str, str]]:
         yield emulator.add_session(), "sms"
@@ -426,6 +482,24 @@ async def test_a_limit_without_a_time_is_sat_out_for_a_second(sessions: list[str
     assert loop.time() - began == pytest.approx(1.0, abs=0.1)
 
 
+async def test_after_a_pause_requests_go_one_after_the_other(
+    emulator: Emulator, client: KodmobiClient, sessions: list[str]
+) -> None:
+    emulator.script(Fault.answer(429, {"Retry-After": "40"}), times=64)
+    await outcomes_of(client.send_many([(session, "sms") for session in sessions[:64]]))
+    moments = [code.at for code in emulator.ledger]
+    assert max(Counter(moments).values()) == 1
+    assert moments[-1] - moments[0] == pytest.approx(64 * 0.01, abs=0.1)
+
+
+async def test_a_rate_of_ones_own_is_no_limit_of_the_account(emulator: Emulator, sessions: list[str]) -> None:
+    """However many wait for their turns: longer than a send may take, most of them."""
+    async with KodmobiClient(emulator.api_key, base_url=emulator.base_url, limits=Limits(rate=1)) as client:
+        sends = client.send_many([(session, "sms") for session in sessions[:100]])
+        assert all(outcome.error is None for outcome in await outcomes_of(sends))
+        assert sends.paused_for == 0.0
+
+
 # -- what ends a run ---------------------------------------------------------------------------------------------------
 
 
@@ -493,6 +567,118 @@ async def test_an_error_of_the_input_comes_after_all_that_was_begun(
         await collect(client.send_many(broken_later() if asynchronous else broken()), outcomes)
     assert len(outcomes) == len(emulator.ledger) == 10
     assert all(outcome.error is None for outcome in outcomes)
+
+
+async def test_an_error_of_ours_that_the_input_raises_is_the_inputs(emulator: Emulator, client: KodmobiClient) -> None:
+    async def requests() -> AsyncIterator[tuple[str, str]]:
+        yield emulator.add_session(), "sms"
+        await client.channels(str(ULID()))
+
+    outcomes: list[SendOutcome] = []
+    with pytest.raises(NotFoundError):
+        await collect(client.send_many(requests()), outcomes)
+    assert len(outcomes) == 1
+
+
+@pytest.mark.parametrize("where", ["input", "send"])
+async def test_what_is_cancelled_behind_the_run_ends_it_with_that_and_not_in_silence(
+    sessions: list[str], where: str
+) -> None:
+    helper = asyncio.create_task(asyncio.sleep(1_000))
+    helper.cancel()
+
+    async def requests() -> AsyncIterator[tuple[str, str]]:
+        for session in sessions:
+            yield session, "sms"
+            if where == "input":
+                await helper
+
+    async def send(request: SendRequest) -> SendResult:
+        await asyncio.sleep(1)
+        if where == "send" and request.session_id == sessions[9]:
+            await helper
+        return SendResult(ULID.from_str(str(request.session_id)), None, CHANNEL)
+
+    async def remaining(_: SendRequest) -> float:
+        return 0.0
+
+    with pytest.raises(asyncio.CancelledError):
+        await outcomes_of(SendMany(requests(), send, remaining=remaining, concurrency=3))
+
+
+async def test_the_input_may_clean_up_however_many_workers_fail(sessions: list[str]) -> None:
+    ended: list[str] = []
+
+    async def requests() -> AsyncIterator[tuple[str, str]]:
+        try:
+            for session in sessions[:4]:
+                yield session, "sms"
+            await asyncio.sleep(1_000)
+        finally:
+            await asyncio.sleep(0.5)
+            ended.append("in peace")
+
+    async def send(request: SendRequest) -> SendResult:
+        await asyncio.sleep(sessions.index(str(request.session_id)) / 10)
+        raise AuthenticationError("x", status=401)
+
+    async def remaining(_: SendRequest) -> float:
+        return 0.0
+
+    with pytest.raises(BulkStoppedError):
+        await outcomes_of(SendMany(requests(), send, remaining=remaining))
+    assert ended == ["in peace"]
+
+
+async def test_a_run_may_be_closed_while_another_task_iterates(emulator: Emulator, client: KodmobiClient) -> None:
+    emulator.script(Fault.delay(3.0), times=1_000)
+    outcomes: list[SendOutcome] = []
+    async with client.send_many(endless(emulator), concurrency=2) as sends:
+        consumer = asyncio.create_task(collect(sends, outcomes))
+        await asyncio.sleep(1)
+    await consumer
+    assert len(outcomes) == emulator.requests["send"] == 2
+    assert all(outcome.error is None for outcome in outcomes)
+    assert sends.unread == ()
+
+
+@pytest.mark.parametrize("answer", ["an error", "none for a while"])
+@pytest.mark.parametrize("cancellations", [1, 3])
+async def test_no_outcome_is_lost_where_nobody_can_say_how_long_a_channel_is_blocked(
+    sessions: list[str], answer: str, cancellations: int
+) -> None:
+    async def send(_: SendRequest) -> SendResult:
+        await asyncio.sleep(1_000)
+        raise AssertionError
+
+    async def remaining(_: SendRequest) -> float:
+        if answer == "an error":
+            raise CooldownUnavailableError("x")
+        await asyncio.sleep(0.2)
+        return WINDOW
+
+    sends = SendMany([(session, "sms") for session in sessions[:4]], send, remaining=remaining, grace=0.0)
+    consumer = asyncio.create_task(outcomes_of(sends))
+    await asyncio.sleep(1)
+    for _ in range(cancellations):
+        consumer.cancel()
+        await asyncio.sleep(0.01)
+    await asyncio.wait([consumer])
+    assert consumer.cancelled()
+    assert [outcome.error and outcome.error.outcome for outcome in sends.unread] == [Outcome.UNKNOWN] * 4
+    assert not [task for task in asyncio.all_tasks() if "_work" in repr(task)]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="this Python has no eager tasks")
+async def test_tasks_may_begin_eagerly(emulator: Emulator, client: KodmobiClient, sessions: list[str]) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 the oldest Python has none
+    try:
+        assert await outcomes_of(client.send_many([])) == []
+        assert len(await outcomes_of(client.send_many([("nope", "sms")]))) == 1
+        assert len(await outcomes_of(client.send_many([(session, "sms") for session in sessions]))) == 200
+    finally:
+        loop.set_task_factory(None)
 
 
 async def test_a_run_may_be_stopped_with_grace(emulator: Emulator, client: KodmobiClient) -> None:

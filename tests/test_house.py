@@ -39,6 +39,7 @@ ROOMS = (
     "_transport",
     "_sending",
     "_source",
+    "_run",
     "_bulk",
     "_client",
 )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kodmobi_async._pacing import Gate, RetryBudget
+from kodmobi_async._pacing import Gate, Pauses, RetryBudget
 
 # -- the budget -------------------------------------------------------------------------------------------------------
 
@@ -239,3 +239,45 @@ def test_no_two_of_those_held_back_come_out_together(rate: float | None, seconds
     assert moments[0] == pytest.approx(1_000.001 + seconds)
     for earlier, later in pairwise(moments):
         assert later - earlier == pytest.approx(spacing)
+
+
+# -- pauses of a run ---------------------------------------------------------------------------------------------------
+
+
+def test_a_pause_is_for_as_long_as_the_service_asks_and_ends_for_one_after_the_other() -> None:
+    pauses = Pauses(3)
+    assert pauses.left(100.0) == 0.0
+    assert pauses.refused(100.0, 40.0, 0) == pytest.approx(140.0 + Gate.STAGGER)
+    assert pauses.refused(100.0, 40.0, 0) == pytest.approx(140.0 + 2 * Gate.STAGGER)
+    assert pauses.left(110.0) == 30.0
+
+
+@pytest.mark.parametrize("wait", [None, 0.0, 0.2])
+def test_a_pause_lasts_for_a_second_at_least(wait: float | None) -> None:
+    turn = Pauses(3).refused(100.0, wait, 0)
+    assert turn is not None
+    assert turn > 101.0
+
+
+def test_only_so_many_pauses_in_a_row_are_made() -> None:
+    pauses = Pauses(2)
+    assert pauses.refused(0.0, 10.0, pauses.begun) is not None
+    assert pauses.refused(11.0, 10.0, pauses.begun) is not None
+    assert pauses.refused(22.0, 10.0, pauses.begun) is None
+    assert Pauses(0).refused(0.0, 10.0, 0) is None
+
+
+def test_those_who_were_under_way_when_a_pause_began_count_for_nothing() -> None:
+    pauses = Pauses(1)
+    assert pauses.refused(0.0, 10.0, 0) is not None
+    assert pauses.refused(11.0, 10.0, 0) is not None  # begun before it, and refused after its end
+    assert pauses.begun == 1
+    pauses.answered(0)
+    assert pauses.refused(25.0, 10.0, 1) is None
+
+
+def test_an_answer_shows_that_the_pause_before_its_request_has_helped() -> None:
+    pauses = Pauses(1)
+    for number in range(5):
+        assert pauses.refused(100.0 * number, 10.0, pauses.begun) is not None
+        pauses.answered(pauses.begun)
