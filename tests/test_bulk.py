@@ -385,6 +385,31 @@ async def test_a_request_that_comes_while_those_aside_are_sent_waits_for_its_tur
         assert ends == Counter([None, under_way, Outcome.NOT_SENT])
 
 
+async def test_workers_that_somebody_cancels_tell_of_what_they_have_read(
+    emulator: Emulator, client: KodmobiClient
+) -> None:
+    """As at the end of a program that cancels all tasks."""
+    session = emulator.add_session()
+
+    async def requests() -> AsyncIterator[tuple[str, str]]:
+        yield session, "sms"
+        yield session, "sms"
+        await asyncio.sleep(WINDOW + 4)
+        yield emulator.add_session(), "sms"
+
+    outcomes: list[SendOutcome] = []
+    emulator.script(Fault.delay(0.0), times=1)
+    emulator.script(Fault.delay(9.0), times=2)
+    consumer = asyncio.create_task(collect(client.send_many(requests(), concurrency=1, max_wait=100.0), outcomes))
+    await asyncio.sleep(WINDOW + 6)
+    for task in asyncio.all_tasks():
+        if "Run._work" in repr(task.get_coro()):
+            task.cancel()
+    await consumer
+    ends = Counter(outcome.error and outcome.error.outcome for outcome in outcomes)
+    assert ends == {None: 1, Outcome.UNKNOWN: 1, Outcome.NOT_SENT: 1}
+
+
 async def test_a_run_that_is_stopped_waits_for_no_input(emulator: Emulator, client: KodmobiClient) -> None:
     async def requests() -> AsyncIterator[tuple[str, str]]:
         yield emulator.add_session(), "sms"

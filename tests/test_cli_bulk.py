@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import io
 import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
@@ -17,14 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from background import Background, emulator_in_background
+from bulk_here import send_rows
 from ulid import ULID
 
 from kodmobi_async.cli import main
+from kodmobi_async.cli._bulk import check_rows
 from kodmobi_async.cli._connect import Connection, reached
 from kodmobi_async.cli._output import Output
 from kodmobi_async.cli._progress import Tally
 from kodmobi_async.cli._rows import BadRow, Input, Row
-from kodmobi_async.emulator import Fault
+from kodmobi_async.emulator import Emulator, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -343,6 +349,68 @@ def test_many_rows_to_skip_do_not_hold_up_the_loop(
     out, err = capsys.readouterr()
     assert counts(out) == {"sent": 1, "bad": 1_200}
     assert err.count("\n") == 1_200
+
+
+def test_what_is_added_to_the_input_meanwhile_is_none_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "input"
+    path.write_text(f"{ONE},sms\n{TWO},sm")
+    with Input.open(str(path), None) as found:
+        with path.open("a") as file:
+            file.write(f"s\n{THREE},sms\n")
+        rows = list(found)
+        assert found.rows == 2
+    assert [(row.session_id, row.channel) for row in rows if isinstance(row, Row)] == [(ONE, "sms"), (TWO, "sm")]
+
+
+class FailingFile(io.BytesIO):
+    """A file whose disk fails at some point."""
+
+    def __init__(self, content: bytes, reads: int) -> None:
+        super().__init__(content)
+        self._reads = reads
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        self._reads -= 1
+        if self._reads < 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().readline(size)
+
+
+def test_an_input_that_fails_at_first_is_refused(
+    service: Background, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "copyfileobj", lambda *_: None)
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: FailingFile(source.read_bytes(), 1))
+    with source.open() as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        assert bulk(service, "-") == 2
+    assert capsys.readouterr().err == "error: the input cannot be read any more: Input/output error\n"
+
+
+def test_an_input_that_fails_is_no_end_of_it_when_it_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    source = Input(FailingFile(f"{ONE},sms\n{TWO},sms\n".encode(), 3 + 1), None)
+    assert check_rows(source, Output(), quiet=False) == 10
+    assert capsys.readouterr().err == "error: the input cannot be read any more: Input/output error\n"
+
+
+async def test_an_input_that_fails_in_the_middle_ends_the_run_and_all_rows_are_told(
+    emulator: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sessions = [emulator.add_session() for _ in range(30)]
+    content = "".join(f"{session},sms\n" for session in sessions).encode()
+    source = Input(FailingFile(content, 31 + 10), None)
+    assert await send_rows(emulator, source, concurrency=4, quiet=False) == 10
+    out, err = capsys.readouterr()
+    assert counts(out) == {"sent": 10, "left": 20}
+    assert "error: the input cannot be read any more" in err
+
+
+def test_a_standard_input_that_is_closed_is_refused(
+    service: Background, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert bulk(service, "-") == 2
+    assert capsys.readouterr().err == "error: the input cannot be read: standard input is closed\n"
 
 
 # -- wrong usage ------------------------------------------------------------------------------------------------------

@@ -89,10 +89,34 @@ async def test_workers_send_the_rows_and_a_journal_remembers_them(
     assert len(emulator.ledger) == 29
 
 
+async def test_rows_that_are_to_be_tried_again_are_sent_again(emulator: Emulator, valkey: Valkey, rows: Path) -> None:
+    """Those that failed, and those that the account kept from being sent."""
+    emulator.script(Fault.refuse("ERROR_PHONE_BLOCKED"), endpoint="send")
+    emulator.script(Fault.refuse("ERROR_WRONG_BALANCE", status=402), times=100, endpoint="send")
+    async with process(emulator, valkey, str(WORKER)):
+        code, told = await run(emulator, valkey, *command(valkey, rows))
+        assert (code, told["refused"], told["left"]) == (9, 1, 29)
+        emulator.clear_faults()
+        code, told = await run(emulator, valkey, *command(valkey, rows), "--retry-failed")
+        assert (code, told["sent"]) == (0, 30)
+    assert len(emulator.ledger) == 30
+
+
 async def test_a_run_may_do_without_a_journal(emulator: Emulator, valkey: Valkey, rows: Path) -> None:
     async with process(emulator, valkey, str(WORKER)):
         code, told = await run(
-            emulator, valkey, "-m", "kodmobi_async", "bulk", str(rows), "--queue", valkey.url, "--json", "--quiet"
+            emulator,
+            valkey,
+            "-m",
+            "kodmobi_async",
+            "bulk",
+            str(rows),
+            "--queue",
+            valkey.url,
+            "--json",
+            "--quiet",
+            "--rate",
+            "1000",
         )
     assert (code, told["sent"]) == (0, 30)
 

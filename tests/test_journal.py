@@ -17,18 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from background import Background, emulator_in_background
+from bulk_here import bulk_here
 from faulty_disk import FULL, IOERR_FSYNC, IOERR_WRITE, FaultyDisk
 from ulid import ULID
 
 from kodmobi_async import ConfigurationError
-from kodmobi_async.cli import main
-from kodmobi_async.cli._bulk import Options
-from kodmobi_async.cli._bulk import bulk as send_rows
-from kodmobi_async.cli._connect import Connection
-from kodmobi_async.cli._files import Files
-from kodmobi_async.cli._journal import APPLICATION_ID, Journal, JournalError, State
-from kodmobi_async.cli._output import Output
-from kodmobi_async.cli._rows import Input, Row
+from kodmobi_async.cli import _journal, main
+from kodmobi_async.cli._journal import APPLICATION_ID, SCHEMA_VERSION, Journal, JournalError, State
+from kodmobi_async.cli._rows import Row
 from kodmobi_async.emulator import Emulator, Fault
 
 if TYPE_CHECKING:
@@ -165,6 +161,54 @@ def test_an_intent_without_outcome_is_confirmed_by_asking_and_not_sent_again(
     assert bulk(service, source, journal) == 0
     counts = summary(capsys)
     assert (counts["sent"], counts["confirmed"], counts["earlier"], sends(service)) == (2, 1, 2, 2)
+
+
+def test_the_service_may_spell_channels_as_it_likes(
+    service: Background, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "rows.csv"
+    write_input(service, source, 1)
+    assert bulk(service, source, journal) == 0
+    capsys.readouterr()
+    leave_intent(journal, 1)
+    channel = {"name": "SMS", "type": "SMS", "is_active": True, "timeout": 42, "image_url": "", "link": ""}
+    service.call(service.emulator.script, Fault.answer(200, body=[channel]), 1, "channels")
+    assert bulk(service, source, journal) == 0
+    assert summary(capsys)["confirmed"] == 1
+
+
+def test_of_rows_that_are_alike_one_alone_has_an_intent(
+    service: Background, tmp_path: Path, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_text(f"{service.add_session()},sms\n" * 5)
+    intended: list[int] = []
+    intend = Journal.intend
+
+    async def noted(self: Journal, row: Row) -> None:
+        intended.append(row.line)
+        await intend(self, row)
+
+    monkeypatch.setattr(Journal, "intend", noted)
+    assert bulk(service, source, journal) == 8
+    assert intended == [1]
+    assert sends(service) == 1
+
+
+def test_a_line_that_was_a_row_and_is_none_any_more_does_not_hide_the_next(
+    service: Background, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "rows.csv"
+    good, another = service.add_session(), service.add_session()
+    source.write_text(f"{good},sms\nnothing,sms\n{another},sms\n")
+    assert bulk(service, source, journal) == 8
+    with sqlite3.connect(journal) as database:
+        database.execute("INSERT INTO row VALUES (2, 'nothing', 'sms', 0, ?, NULL)", (State.SENT,))
+    database.close()
+    capsys.readouterr()
+    assert bulk(service, source, journal) == 8
+    counts = summary(capsys)
+    assert (counts["sent"], counts["bad"], counts["earlier"], sends(service)) == (2, 1, 2, 2)
 
 
 @pytest.mark.parametrize("ended", [True, False])
@@ -311,6 +355,36 @@ async def test_an_interrupt_ends_the_asking_too(
     assert (counts["sent"], counts["confirmed"], counts["unknown"]) == (3, 1, 1)
 
 
+async def test_further_interrupts_change_nothing(
+    emulator: Emulator, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "rows.csv"
+    await asyncio.to_thread(source.write_text, "".join(f"{emulator.add_session()},sms\n" for _ in range(3)))
+    emulator.script(Fault.silence())
+    running = asyncio.create_task(bulk_here(emulator, source, journal))
+    await asyncio.sleep(1.0)
+    for _ in range(5):
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(0)
+    assert await running == 130
+    counts = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (counts["unknown"], counts["left"]) == (1, 2)
+
+
+async def test_an_account_at_fault_ends_the_waiting_for_turns(
+    emulator: Emulator, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "rows.csv"
+    await asyncio.to_thread(source.write_text, "".join(f"{emulator.add_session()},sms\n" for _ in range(50)))
+    emulator.script(Fault.refuse("ERROR_WRONG_BALANCE", status=402), times=100)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    assert await bulk_here(emulator, source, journal, concurrency=20, rate=0.1) == 9
+    assert loop.time() - began < 1.0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["left"] == 50
+    assert emulator.requests["send"] == 1
+
+
 async def test_a_run_that_somebody_cancels_is_cancelled(emulator: Emulator, tmp_path: Path, journal: Path) -> None:
     source = tmp_path / "rows.csv"
     await asyncio.to_thread(source.write_text, f"{emulator.add_session()},sms\n")
@@ -323,26 +397,6 @@ async def test_a_run_that_somebody_cancels_is_cancelled(emulator: Emulator, tmp_
         await task
     async with Journal.open(journal, {}) as opened:
         assert len(await opened.intents()) == 1
-
-
-async def bulk_here(emulator: Emulator, source: Path, journal: Path) -> int:
-    """Run the command on this loop and its clock, one row at a time."""
-    connection = Connection(
-        base_url=emulator.base_url, api_key=emulator.api_key, language=None, timeout=None, allow_http=False
-    )
-    options = Options(
-        source=str(source),
-        channel=None,
-        concurrency=1,
-        rate=None,
-        max_wait=0.0,
-        journal=journal,
-        retry_failed=False,
-        files=Files(),
-        quiet=True,
-    )
-    with Input.open(str(source), None) as found:
-        return await send_rows(connection, Output(as_json=True), found, options)
 
 
 # -- refused before anything is sent ----------------------------------------------------------------------------------
@@ -367,7 +421,7 @@ def marked_database(path: Path) -> None:
 def later_version(path: Path) -> None:
     database = sqlite3.connect(path)
     database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    database.execute("PRAGMA user_version = 2")
+    database.execute("PRAGMA user_version = 99")
     database.execute("CREATE TABLE run (name, value)")
     database.close()
 
@@ -375,7 +429,7 @@ def later_version(path: Path) -> None:
 def hollow(path: Path) -> None:
     database = sqlite3.connect(path)
     database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    database.execute("PRAGMA user_version = 1")
+    database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     database.execute("CREATE TABLE something (name, value)")
     database.close()
 
@@ -386,7 +440,7 @@ def hollow(path: Path) -> None:
         (foreign_text, "is no journal"),
         (foreign_database, "another program"),
         (marked_database, "another program"),
-        (later_version, "of version 2"),
+        (later_version, "of version 99"),
         (hollow, "is no journal"),
         (Path.mkdir, "cannot be opened"),
     ],
@@ -514,9 +568,52 @@ async def test_what_comes_while_a_write_fails_fails_with_it(journal: Path) -> No
         assert [type(error) for error in done] == [JournalError, JournalError]
 
 
+async def test_whatever_keeps_the_journal_from_being_written_is_told_to_all_who_wait(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def commit(*_: object) -> None:
+        raise MemoryError
+
+    async with Journal.open(journal, SETTINGS) as opened:
+        monkeypatch.setattr(_journal, "_commit", commit)
+        with pytest.raises(JournalError, match="MemoryError"):
+            await opened.intend(row(1))
+
+
+async def test_what_waits_to_be_written_is_written_however_often_the_closing_is_cancelled(journal: Path) -> None:
+    going = asyncio.Event()
+
+    async def work() -> None:
+        async with Journal.open(journal, SETTINGS) as opened:
+            await opened.intend(row(1))
+            for line in range(2, 101):
+                opened.settle(row(line), State.SENT)
+            going.set()
+
+    task = asyncio.create_task(work())
+    await going.wait()
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with Journal.open(journal, SETTINGS) as opened:
+        assert len(await opened.page(0)) == 100
+
+
+async def test_an_intent_whose_caller_has_gone_is_written_and_holds_up_nobody(journal: Path) -> None:
+    async with Journal.open(journal, SETTINGS) as opened:
+        first, second = (asyncio.create_task(opened.intend(row(line))) for line in (1, 2))
+        await asyncio.sleep(0)
+        first.cancel()
+        await second
+        assert first.cancelled()
+        assert len(await opened.intents()) == 2
+
+
 async def test_a_state_that_no_version_has_written_is_an_error_that_says_so(journal: Path) -> None:
     async with Journal.open(journal, SETTINGS) as opened:
-        opened._database.execute("INSERT INTO row VALUES (1, '', '', 99, NULL)")
+        opened._database.execute("INSERT INTO row VALUES (1, '', '', 0, 99, NULL)")
         with pytest.raises(JournalError, match="cannot be read"):
             await opened.page(0)
 

@@ -37,7 +37,7 @@ from kodmobi_async.cli._fleet import fleet
 from kodmobi_async.cli._journal import Journal, JournalError, State
 from kodmobi_async.cli._progress import BAD, Tally
 from kodmobi_async.cli._resume import OF_THE_ACCOUNT, Reader, resolve
-from kodmobi_async.cli._rows import BadRow
+from kodmobi_async.cli._rows import BadRow, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -87,10 +87,14 @@ class Options:
 def check_rows(source: Input, output: Output, *, quiet: bool) -> int:
     """Read all rows, send nothing, and tell which are bad."""
     bad = 0
-    for row in source:
-        if isinstance(row, BadRow):
-            bad += 1
-            output.remark(f"line {row.line}: {row.reason}")
+    try:
+        for row in source:
+            if isinstance(row, BadRow):
+                bad += 1
+                output.remark(f"line {row.line}: {row.reason}")
+    except InputError as error:
+        output.error(str(error))
+        return ExitCode.STORAGE
     if output.as_json:
         output.write_json({"rows": source.rows, "good": source.rows - bad, BAD: bad})
     elif not quiet:
@@ -123,6 +127,9 @@ class _Run:
         self._client: KodmobiClient
         self._enrol: Callable[[str], None]
         self._hand_over: Callable[[Row], Awaitable[SendResult]] | None = None
+        self._handed_over: set[int] = set()
+        self._pairs: set[tuple[str, str]] = set()
+        """Of the rows that are about to be sent."""
 
     async def work(self, connection: Connection) -> int:
         task = cast("asyncio.Task[int]", asyncio.current_task())
@@ -194,14 +201,14 @@ class _Run:
                 await self._send_all()
             except BulkStoppedError as stopped:
                 self._account = stopped.error
-            except JournalError as error:
+            except (JournalError, InputError) as error:
                 self._fail(str(error))
             try:
                 async for row in self._reader.rows():
                     self._count(row, State.LEFT, None)
                 if self._journal is not None:
                     await self._journal.flush()
-            except JournalError as error:
+            except (JournalError, InputError) as error:
                 self._fail(str(error))
         self._report.close()
 
@@ -221,7 +228,7 @@ class _Run:
                 under_way = self._tally.in_flight
                 self._output.remark(f"stopping: {under_way} in flight come to their end; once more ends at once")
                 self._stop()
-            else:
+            elif self._interrupts == _AT_ONCE:
                 task.cancel()
 
         with contextlib.suppress(NotImplementedError, RuntimeError):  # Windows; a loop of another thread
@@ -268,6 +275,7 @@ class _Run:
             max_wait=self._options.max_wait,
             grace=0.0,  # that is the second interrupt; the first one stops it
             pauses=PAUSES_IN_A_ROW if self._hand_over is None else 0,  # the workers have had theirs
+            on_stop=self._stopping.set,
         )
         try:
             async for outcome in outcomes:
@@ -281,6 +289,9 @@ class _Run:
         row = cast("Row", request)
         session_id = cast("str", row.session_id)
         blocked_for = await self._cooldowns.remaining(session_id, row.channel)
+        pair = session_id, row.channel.lower()
+        if pair in self._pairs:
+            blocked_for = WINDOW
         if blocked_for > 0:  # an intent would say that it may have been sent
             raise CooldownError(
                 f"{row.channel} was sent to less than a window ago; the next send may go in {blocked_for:.1f} s",
@@ -288,6 +299,13 @@ class _Run:
                 session_id=session_id,
                 channel=row.channel,
             )
+        self._pairs.add(pair)
+        try:
+            return await self._send_alone(row, session_id)
+        finally:
+            self._pairs.discard(pair)
+
+    async def _send_alone(self, row: Row, session_id: str) -> SendResult:
         if self._options.rate is not None:
             await self._await_turn()
         self._enrol(session_id)
@@ -313,13 +331,14 @@ class _Run:
             if self._journal is not None:
                 await self._journal.intend(row)
             assert self._hand_over is not None  # noqa: S101 chosen by that
+            self._handed_over.add(row.line)
             return await self._hand_over(row)
         finally:
             self._tally.in_flight -= 1
 
     async def _remaining(self, request: SendRequest) -> float:
         if self._hand_over is not None:
-            return WINDOW  # a worker may have it
+            return WINDOW if cast("Row", request).line in self._handed_over else 0.0  # a worker may have it
         return await self._client.remaining(request.session_id, request.channel)
 
     def _worth_waiting(self, request: SendRequest, patience: float) -> float:
@@ -342,6 +361,7 @@ class _Run:
 
     def _settle(self, outcome: SendOutcome) -> None:
         row = cast("Row", outcome.request)
+        self._handed_over.discard(row.line)
         state, detail = _judge(outcome)
         if self._journal is not None:
             # one that was cut off stays an intent: the next run asks about it
@@ -378,14 +398,13 @@ class _Run:
         return self._exit_code()
 
     def _exit_code(self) -> ExitCode:
-        if self._interrupts:
-            return ExitCode.INTERRUPTED
         if self._storage is not None:
             return ExitCode.STORAGE
-        if self._account is not None:
-            return ExitCode.ACCOUNT
-        is_done = self._tally.counts[State.SENT.word] == self._tally.rows
-        return ExitCode.SENT if is_done else ExitCode.SOME_FAILED
+        if self._tally.counts[State.SENT.word] == self._tally.rows:
+            return ExitCode.SENT
+        if self._interrupts:
+            return ExitCode.INTERRUPTED
+        return ExitCode.SOME_FAILED if self._account is None else ExitCode.ACCOUNT
 
 
 def _judge(outcome: SendOutcome) -> tuple[State, str | None]:

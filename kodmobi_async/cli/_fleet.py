@@ -1,7 +1,8 @@
 """``kodmobi bulk --queue``: rows go to a fleet of workers through Redis Streams, and what became of them comes back.
 
-The workers' side is `kodmobi_async.integrations.taskiq.add_resend`. A row's task has the same id whenever it is handed
-over, so a row that was in the queue when a run ended is asked for again, not sent again.
+The workers' side is `kodmobi_async.integrations.taskiq.add_resend`. A row's task has the same id however often it is
+handed over, so a row that was in the queue when a run ended is asked for again, not sent again. One whose outcome is
+known, and is to be had once more, gets another.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ async def fleet(url: str, run: str) -> AsyncGenerator[Callable[[Row], Awaitable[
         raise ConfigurationError(f"--queue: the server is not to be had ({type(error).__name__})") from None
 
     async def send(row: Row) -> SendResult:
-        handed_over = send_through(resend, [row], outstanding=1, task_id=lambda _: f"{run}:{row.line}")
+        handed_over = send_through(resend, [row], outstanding=1, task_id=lambda _: f"{run}:{row.line}:{row.tries}")
         async with contextlib.aclosing(handed_over) as outcomes:
             outcome = await anext(outcomes)
         if outcome.error is not None:

@@ -32,7 +32,7 @@ __all__ = ("Entry", "Journal", "JournalError", "State")
 
 APPLICATION_ID: Final = 0x6B6F646D
 """Marks our files; "kodm" in ASCII."""
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 _PAGE: Final = 1_000
 """Rows read from the journal at a time."""
 
@@ -42,22 +42,23 @@ _SCHEMA: Final = (
     "CREATE TABLE run (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     """
     CREATE TABLE row (
-        line INTEGER PRIMARY KEY, session_id TEXT NOT NULL, channel TEXT NOT NULL, state INTEGER NOT NULL, detail TEXT
+        line INTEGER PRIMARY KEY, session_id TEXT NOT NULL, channel TEXT NOT NULL, tries INTEGER NOT NULL,
+        state INTEGER NOT NULL, detail TEXT
     )
     """,
 )
 # One statement is one transaction, and one stretch without the interpreter's lock. With a statement a row, the thread
 # and the event loop take the lock from each other at each of them, which costs more than all the writing.
 _WRITE: Final = """
-    INSERT INTO row (line, session_id, channel, state, detail)
+    INSERT INTO row (line, session_id, channel, tries, state, detail)
     SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
-        json_extract(value, '$[3]'), json_extract(value, '$[4]')
+        json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]')
     FROM json_each(?) WHERE true
-    ON CONFLICT (line) DO UPDATE SET state = excluded.state, detail = excluded.detail
+    ON CONFLICT (line) DO UPDATE SET tries = excluded.tries, state = excluded.state, detail = excluded.detail
 """
 
 T = TypeVar("T")
-_Written: TypeAlias = tuple[int, str, str, int, str | None]
+_Written: TypeAlias = "tuple[int, str, str, int, State, str | None]"
 
 
 class State(IntEnum):
@@ -85,6 +86,7 @@ class Entry:
     line: int
     session_id: str
     channel: str
+    tries: int
     state: State
     detail: str | None
 
@@ -190,8 +192,8 @@ class Journal:
             batch, waiters = self._take_waiting()
             try:
                 await loop.run_in_executor(self._thread, _commit, self._database, batch)
-            except sqlite3.Error as error:
-                self._failure = JournalError(f"the journal cannot be written: {error}")
+            except Exception as error:  # noqa: BLE001 whatever it is, nothing more is written, and all who wait learn of it
+                self._failure = JournalError(f"the journal cannot be written: {str(error) or type(error).__name__}")
                 waiters += self._take_waiting()[1]  # those who have come meanwhile
             for waiter in waiters:
                 if waiter.done():  # it was cancelled
@@ -208,9 +210,15 @@ class Journal:
         return taken
 
     async def _close(self) -> None:
-        if self._writing is not None:
-            await self._writing
+        cancelled: asyncio.CancelledError | None = None
+        while self._writing is not None and not self._writing.done():
+            try:
+                await asyncio.shield(self._writing)
+            except asyncio.CancelledError as error:  # what waits is written all the same
+                cancelled = error
         await asyncio.get_running_loop().run_in_executor(self._thread, _close, self._database)
+        if cancelled is not None:
+            raise cancelled
 
     def _find_last_line(self) -> int:
         line: int = self._database.execute("SELECT coalesce(max(line), 0) FROM row").fetchone()[0]
@@ -218,11 +226,12 @@ class Journal:
 
     def _select(self, condition: str, values: tuple[int, ...]) -> Sequence[Entry]:
         rows = self._database.execute(
-            f"SELECT line, session_id, channel, state, detail FROM row {condition}",  # noqa: S608 our own words
+            f"SELECT line, session_id, channel, tries, state, detail FROM row {condition}",  # noqa: S608 our own words
             values,
         )
         return [
-            Entry(line, session_id, channel, State(state), detail) for line, session_id, channel, state, detail in rows
+            Entry(line, session_id, channel, tries, State(state), detail)
+            for line, session_id, channel, tries, state, detail in rows
         ]
 
     async def _ask(self, question: Callable[[], T]) -> T:
@@ -233,7 +242,7 @@ class Journal:
 
 
 def _as_written(row: Row | Entry, state: State, detail: str | None = None) -> _Written:
-    return row.line, str(row.session_id), row.channel, state, detail
+    return row.line, str(row.session_id), row.channel, row.tries, state, detail
 
 
 def _open(path: Path, settings: Mapping[str, str]) -> sqlite3.Connection:

@@ -8,6 +8,8 @@ import json
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
 from kodmobi_async._errors import (
     AuthenticationError,
     BalanceError,
@@ -90,16 +92,23 @@ class Reader:
                 continue
             known = None if self._journal is None else await self._look_up(self._journal, row.line)
             self._taken = None
-            if known is None or known.state in self._retried:
+            if known is None:
                 yield row
+            elif known.state in self._retried:
+                yield attrs.evolve(row, tries=known.tries + (known.state is not State.INTENT))
             else:
                 self._tell_done(row, known)
 
     async def _look_up(self, journal: Journal, line: int) -> Entry | None:
-        if not self._known and self._known_to < journal.last_line:
-            self._known.extend(await journal.page(self._known_to))
-            self._known_to = self._known[-1].line
-        return self._known.popleft() if self._known and self._known[0].line == line else None
+        known = self._known
+        while True:
+            while known and known[0].line < line:  # it is found bad by now, perhaps, and so was not looked up
+                known.popleft()
+            if known or self._known_to >= journal.last_line:
+                break
+            known.extend(await journal.page(self._known_to))
+            self._known_to = known[-1].line
+        return known.popleft() if known and known[0].line == line else None
 
 
 async def resolve(
@@ -137,7 +146,8 @@ async def _ask(client: KodmobiClient, journal: Journal, cooldowns: CooldownTrack
     blocked_for, is_answered = 0.0, True
     try:
         channels = await client.channels(intent.session_id)
-        blocked_for = max((each.timeout for each in channels if each.type == intent.channel), default=0.0)
+        same = (each for each in channels if each.type.lower() == intent.channel.lower())
+        blocked_for = max((each.timeout for each in same), default=0.0)
     except (NotFoundError, SessionExpiredError):
         pass  # it cannot be asked about any more
     except OF_THE_ACCOUNT:

@@ -46,10 +46,12 @@ class Row(SendRequest):
     Attributes:
         line: Where it stands in the input, counted from 1.
         raw: The line as it was read, without its end.
+        tries: How often an earlier run has come to an outcome that is not to count.
     """
 
     line: int
     raw: bytes = attrs.field(repr=False)
+    tries: int = 0
 
 
 @attrs.frozen
@@ -58,6 +60,10 @@ class BadRow:
 
     line: int
     reason: str
+
+
+class InputError(Exception):
+    """The input cannot be read any more."""
 
 
 class _RowError(Exception):
@@ -77,9 +83,10 @@ class Input:
         self._file = file
         self._default = None if default_channel is None else canonical_channel(default_channel)
         digest, self.rows, first = hashlib.sha256(), 0, b""
-        for _, _, text in _lines(file, digest.update):
+        for _, _, text in _lines(file, tell=digest.update):
             first = first or text
             self.rows += 1
+        self._size = file.tell()
         self.digest = digest.hexdigest()
         self._parse: Callable[[str], tuple[object, object]] = _from_json
         self.header: bytes | None = None
@@ -100,7 +107,7 @@ class Input:
         """
         with contextlib.ExitStack() as stack:
             try:
-                source = sys.stdin.fileno() if name == STANDARD_INPUT else name
+                source = _standard_input() if name == STANDARD_INPUT else name
                 # what is not ours stays open
                 file: IO[bytes] = stack.enter_context(open(source, "rb", closefd=name != STANDARD_INPUT))
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or name == STANDARD_INPUT:
@@ -110,12 +117,18 @@ class Input:
                 found = cls(file, default_channel)
             except OSError as error:
                 raise ConfigurationError(f"the input cannot be read: {error.strerror}") from None
+            except InputError as error:
+                raise ConfigurationError(str(error)) from None
             yield found
 
     def __iter__(self) -> Iterator[Row | BadRow]:
-        """Read all rows, from the first one on."""
+        """Read all rows, from the first one on; what has been added to the file meanwhile is none of it.
+
+        Raises:
+            InputError: The file cannot be read any more.
+        """
         header = self.header is not None
-        for line, raw, text in _lines(self._file):
+        for line, raw, text in _lines(self._file, self._size):
             if header:
                 header = False
                 continue
@@ -183,22 +196,44 @@ def _from_json(text: str) -> tuple[object, object]:
     return known.get(_SESSION), known.get(_CHANNEL)
 
 
-def _lines(file: IO[bytes], tell: Callable[[bytes], object] | None = None) -> Iterator[tuple[int, bytes, bytes]]:
+def _standard_input() -> int:
+    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] so it is where it was closed beforehand
+        raise ConfigurationError("the input cannot be read: standard input is closed")
+    return sys.stdin.fileno()
+
+
+def _pieces(file: IO[bytes], size: int) -> Iterator[bytes]:
+    """Yield the file in lines, or in pieces of lines that are very long; no more than the first ``size`` bytes.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        file.seek(0)
+        while size > 0 and (piece := file.readline(min(size, _LONGEST_LINE))):
+            size -= len(piece)
+            yield piece
+    except OSError as error:
+        raise InputError(f"the input cannot be read any more: {error.strerror}") from None
+
+
+def _lines(
+    file: IO[bytes], size: int = sys.maxsize, tell: Callable[[bytes], object] = len
+) -> Iterator[tuple[int, bytes, bytes]]:
     """Yield the lines that are not blank: number, the line without its end, and the same without surrounding space.
 
     No more than ``_LONGEST_LINE`` bytes of a line are kept. ``tell`` is given every byte.
+
+    Raises:
+        InputError: The file cannot be read.
     """
-    file.seek(0)
-    number = 0
-    while line := file.readline(_LONGEST_LINE):
-        number += 1
-        rest = line
-        if tell is not None:
-            tell(line)
+    pieces = _pieces(file, size)
+    for number, piece in enumerate(pieces, 1):
+        line = rest = piece
+        tell(line)
         while len(rest) == _LONGEST_LINE and not rest.endswith(b"\n"):
-            rest = file.readline(_LONGEST_LINE)
-            if tell is not None:
-                tell(rest)
+            rest = next(pieces, b"")
+            tell(rest)
         if number == 1:
             line = line.removeprefix(_BOM)
         if text := line.strip():
