@@ -36,7 +36,7 @@ from kodmobi_async._errors import (
     WrongLoopError,
 )
 from kodmobi_async._models import SendOutcome, SendRequest
-from kodmobi_async._pacing import Pauses
+from kodmobi_async._pacing import Gate, Pauses
 from kodmobi_async._source import END, Source
 
 if TYPE_CHECKING:
@@ -316,7 +316,7 @@ class Run:
         """Wait, with everybody else, for as long as the account is limited; return whether to try again."""
         now = loop.time()
         if refusal.status is None:  # the client's own rate; the service was not asked
-            turn: float | None = now + (refusal.retry_after or 0.0)
+            turn: float | None = now + max(refusal.retry_after or 0.0, Gate.STAGGER)
         else:
             turn = self._pauses.refused(now, refusal.retry_after, pauses)
         if turn is None and not self._stopped:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+from ports import kept_port
 from valkey_server import running_valkey
 
 from kodmobi_async import KodmobiClient
@@ -50,8 +51,9 @@ def pytest_asyncio_loop_factories(
 
 @pytest.fixture
 async def emulator() -> AsyncIterator[Emulator]:
-    async with Emulator() as emulator:
-        yield emulator
+    with kept_port() as port:  # it may be closed, and come back
+        async with Emulator(port=port) as emulator:
+            yield emulator
 
 
 @pytest.fixture

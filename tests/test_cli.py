@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 from background import Background, emulator_in_background
+from ports import kept_port
 
 from kodmobi_async import __version__
 from kodmobi_async.cli import main
@@ -240,9 +241,8 @@ def test_a_refusal_is_exit_4_with_the_words_of_the_service(
 
 def test_a_service_out_of_reach_is_exit_5(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KODMOBI_API_KEY", KEY)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    assert main(["send", SESSION, "sms", "--base-url", f"http://127.0.0.1:{port}"]) == 5
+    with kept_port() as port:
+        assert main(["send", SESSION, "sms", "--base-url", f"http://127.0.0.1:{port}"]) == 5
     assert one_line(capsys.readouterr().err, "nothing was sent")
 
 

@@ -8,6 +8,7 @@ against a service that answers as documented but lets a second code pass at any 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import random
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 import pytest
+from ports import kept_port
 
 from kodmobi_async import (
     CooldownError,
@@ -289,10 +291,12 @@ async def test_faults_of_all_kinds_in_a_row_do_not_make_it_either() -> None:
 @pytest.mark.parametrize("comes_back", [None, 0.05, 0.2, 2.0])
 async def test_a_service_that_is_not_there_contradicts_no_ledger(comes_back: float | None) -> None:
     async def away(case: Case) -> Counter[str]:
-        async with (
-            Emulator(session_lifetime=3600.0) as emulator,
-            KodmobiClient(emulator.api_key, base_url=emulator.base_url, retry=case.policy) as client,
-        ):
+        async with contextlib.AsyncExitStack() as stack:
+            port = stack.enter_context(kept_port())
+            emulator = await stack.enter_async_context(Emulator(port=port, session_lifetime=3600.0))
+            client = await stack.enter_async_context(
+                KodmobiClient(emulator.api_key, base_url=emulator.base_url, retry=case.policy)
+            )
             judge, session = Judge(emulator, client), emulator.add_session()
             if case.warm:
                 await warmed_up(judge, session)
@@ -320,10 +324,12 @@ async def test_a_service_that_is_not_there_contradicts_no_ledger(comes_back: flo
 @pytest.mark.parametrize("leaves", [0.0, 0.5, 9.0])
 async def test_a_service_that_goes_away_in_the_middle_contradicts_no_ledger(*, process: bool, leaves: float) -> None:
     async def leaving(case: Case) -> Counter[str]:
-        async with (
-            Emulator(session_lifetime=3600.0) as emulator,
-            KodmobiClient(emulator.api_key, base_url=emulator.base_url, retry=case.policy) as client,
-        ):
+        async with contextlib.AsyncExitStack() as stack:
+            port = stack.enter_context(kept_port())
+            emulator = await stack.enter_async_context(Emulator(port=port, session_lifetime=3600.0))
+            client = await stack.enter_async_context(
+                KodmobiClient(emulator.api_key, base_url=emulator.base_url, retry=case.policy)
+            )
             judge, session = Judge(emulator, client), emulator.add_session()
             if case.warm:
                 await warmed_up(judge, session)

@@ -13,6 +13,7 @@ import aiohttp
 import attrs
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
+from ports import kept_port
 
 from kodmobi_async import (
     BadRequestError,
@@ -35,7 +36,7 @@ from kodmobi_async import (
 from kodmobi_async.emulator import Emulator, Fault
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 TOO_SOON = {"success": False, "sys_message": "ERROR_MESSAGE_ATTEMPT", "error": "Relax", "status": 429}
 
@@ -280,11 +281,9 @@ async def test_asking_that_finds_the_channel_free_leads_to_a_repeat(
 
 
 @pytest.fixture
-def closed_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
+def closed_port() -> Iterator[int]:
+    with kept_port() as port:
+        yield port
 
 
 async def test_a_refused_connection_is_tried_again_and_leaves_the_slot_free(closed_port: int) -> None:

