@@ -63,7 +63,7 @@ def scale(options: argparse.Namespace) -> list[str]:
 
 def costs(options: argparse.Namespace) -> list[str]:
     """Measure small operations, the import, and instructions."""
-    outcome = measure_costs(import_rounds=3 * options.rounds, calls=INSTRUCTED_CALLS)
+    outcome = measure_costs(import_rounds=2 * options.rounds, calls=INSTRUCTED_CALLS)
     _write(options.out, "costs.json", outcome.to_json())
     _write(options.out, "costs.md", outcome.to_markdown())
     print(outcome.to_markdown())
@@ -119,9 +119,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), metavar="NAME")
     parser.add_argument("--loops", nargs="+", choices=loops.LOOPS, default=list(loops.available()), metavar="LOOP")
     parser.add_argument("--concurrency", nargs="+", type=_positive, default=[1, 64, 512], metavar="N")
-    parser.add_argument("--rounds", type=_positive, default=5, help="of every contestant (default: %(default)s)")
+    parser.add_argument("--rounds", type=_positive, default=11, help="of every contestant (default: %(default)s)")
     parser.add_argument(
-        "--seconds", type=_duration, default=0.2, help="about so long is a round (default: %(default)s)"
+        "--seconds", type=_duration, default=0.1, help="about so long is a round (default: %(default)s)"
     )
     parser.add_argument("--calls", type=_positive, default=0, help="in a round, instead of --seconds")
     parser.add_argument("--keys", nargs="+", type=_positive, default=list(KEYS), metavar="N", help="in a virtual hour")

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from kodmobi_async._models import SendOutcome, SendRequest
 from kodmobi_async._run import Run
 from kodmobi_async._settings import CLOSE_GRACE, check_concurrency, check_max_wait, check_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
     from types import AsyncGeneratorType, TracebackType
     from typing import Self
 
-    from ulid import ULID
-
-    from kodmobi_async._models import Channel, SendResult
-
-    Pair: TypeAlias = tuple[ULID | str, Channel | str]
-    Requests: TypeAlias = Iterable[SendRequest | Pair] | AsyncIterable[SendRequest | Pair]
+    from kodmobi_async._models import SendResult
+    from kodmobi_async._run import Requests
 
 PAUSES_IN_A_ROW: Final = 3
 """How often a run sits out a limit of the account with no other answer in between."""

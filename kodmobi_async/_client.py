@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     import aiohttp
     from ulid import ULID
 
-    from kodmobi_async._bulk import Requests
     from kodmobi_async._cooldown import CooldownTracker, Reservation
     from kodmobi_async._models import Channel, SendResult, SessionChannel
+    from kodmobi_async._run import Requests
 
 DEFAULT_BASE_URL: Final = "https://api.kod.mobi/session"
 REMEMBERED_SESSIONS: Final = 10_000

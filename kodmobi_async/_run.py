@@ -186,16 +186,7 @@ class Run:
     async def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             while (item := await self._take(loop)) is not None:
-                outcome = await self._try(item, loop)
-                if outcome is None:
-                    await asyncio.sleep(0)  # however many are set aside in a row, others get their turn
-                    continue
-                self._finished.append(outcome)
-                self._tell_news()
-                if len(self._finished) > self._concurrency and not self._stopped:
-                    room = loop.create_future()
-                    self._held_up.append(room)
-                    await room
+                await self._work_on(item, loop)
         except asyncio.CancelledError as cancelled:
             task = asyncio.current_task()
             if self._stopped or task is None or task.cancelling():
@@ -205,7 +196,31 @@ class Run:
             self._fail(failure)
         finally:
             self._working -= 1
-            self._tell_news()
+            _wake(self._news)
+
+    async def _work_on(self, item: _Item, loop: asyncio.AbstractEventLoop) -> None:
+        """Put what comes of the item where the consumer finds it, unless it is set aside."""
+        if self._under_way >= self._concurrency:
+            await self._hold(item, loop)
+        if self._stopped:  # by the input itself, or while the item was held
+            outcome: SendOutcome | None = _not_sent(item)
+        else:
+            self._under_way += 1
+            try:
+                outcome = await self._try(item, loop)
+            finally:
+                self._under_way -= 1
+                if self._seat is not None:
+                    _wake(self._seat)
+        if outcome is None:
+            await asyncio.sleep(0)  # however many are set aside in a row, others get their turn
+            return
+        self._finished.append(outcome)
+        _wake(self._news)
+        if len(self._finished) > self._concurrency and not self._stopped:
+            room = loop.create_future()
+            self._held_up.append(room)
+            await room
 
     async def _take(self, loop: asyncio.AbstractEventLoop) -> _Item | None:
         """Return what is to be sent next; ``None`` when there is nothing more to do for a worker."""
@@ -213,7 +228,7 @@ class Run:
             turn = self._aside[0][0] if self._aside else math.inf
             if self._under_way >= self._concurrency:
                 await self._wait_for_seat(loop)
-            elif turn <= loop.time():
+            elif turn < math.inf and turn <= loop.time():
                 self._call_next()  # this one may have been called
                 return heapq.heappop(self._aside)[2]
             elif not self._source.is_open or len(self._aside) >= ROOM_ASIDE:
@@ -245,24 +260,6 @@ class Run:
 
     async def _try(self, item: _Item, loop: asyncio.AbstractEventLoop) -> SendOutcome | None:
         """Return what came of the item; ``None`` if it was set aside."""
-        if self._under_way >= self._concurrency or self._stopped:
-            # others have taken all seats while this one waited for the input; or the input has stopped the run
-            try:
-                await self._wait_for_seat(loop)
-            except BaseException:
-                self._finished.append(_not_sent(item))
-                raise
-            if self._stopped:
-                return _not_sent(item)
-        self._under_way += 1
-        try:
-            return await self._send_item(item, loop)
-        finally:
-            self._under_way -= 1
-            if self._seat is not None:
-                _wake(self._seat)
-
-    async def _send_item(self, item: _Item, loop: asyncio.AbstractEventLoop) -> SendOutcome | None:
         request = item.request
         pauses = 0
         try:
@@ -325,6 +322,14 @@ class Run:
             await self._sleep_until(turn, loop)
         return not self._stopped
 
+    async def _hold(self, item: _Item, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait with an item: others have taken all seats while this one waited for the input."""
+        try:
+            await self._wait_for_seat(loop)
+        except BaseException:
+            self._finished.append(_not_sent(item))
+            raise
+
     async def _wait_for_seat(self, loop: asyncio.AbstractEventLoop) -> None:
         while self._under_way >= self._concurrency and not self._stopped:
             self._seat = loop.create_future()
@@ -359,10 +364,6 @@ class Run:
     def _wake_sleepers(self) -> None:
         for sleeper in (*self._sleepers, *self._in_line):
             _wake(sleeper)
-
-    def _tell_news(self) -> None:
-        if not self._news.done():
-            self._news.set_result(None)
 
 
 def _as_request(given: object) -> SendRequest:

@@ -118,6 +118,14 @@ def test_bulk_runs_of_every_kind_are_measured() -> None:
 
 
 @pytest.mark.usefixtures("importable")
+def test_the_readme_shows_the_results() -> None:
+    from benchmarks.readme import README, insert, render  # noqa: PLC0415 importable only here
+
+    text = README.read_text("utf-8")
+    assert insert(text, render()) == text, "python -m benchmarks.readme puts them there"
+
+
+@pytest.mark.usefixtures("importable")
 def test_a_busy_server_casts_doubt_on_a_figure() -> None:
     from benchmarks.send import figure_of, is_doubtful  # noqa: PLC0415 importable only here
     from benchmarks.worker import Sample  # noqa: PLC0415 beside the other

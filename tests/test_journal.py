@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 KEY = "key-of-these-tests"
 # the long mode: every commit of a run of 1 000 rows, instead of some of a shorter one
-EVERY_KILL = os.environ.get("KODMOBI_TEST_EVERY_KILL") == "1"
+EVERY_KILL = os.environ.get("KODMOBI_THOROUGH") == "1"
 ROWS, CONCURRENCY = (1_000, 64) if EVERY_KILL else (24, 8)
 KILLED = -signal.SIGKILL
 SETTINGS = {"the input": "abc", "--channel": ""}

@@ -1,6 +1,6 @@
 """Several processes, one window: on a real Valkey, over real HTTP, with everything that can be killed being killed.
 
-Set ``KODMOBI_LONG_TESTS=1`` for as many rounds as it takes to trust it, instead of as few as show that it works.
+Set ``KODMOBI_THOROUGH=1`` for as many rounds as it takes to trust it, instead of as few as show that it works.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.real_clock
 
-LONG = bool(os.environ.get("KODMOBI_LONG_TESTS"))
+LONG = os.environ.get("KODMOBI_THOROUGH") == "1"
 TESTS = Path(__file__).parent
 EXAMPLES = TESTS.parent / "examples"
 PROCESSES = 8
