@@ -525,6 +525,25 @@ async def test_a_rate_of_ones_own_is_no_limit_of_the_account(emulator: Emulator,
         assert sends.paused_for == 0.0
 
 
+async def test_a_turn_of_no_time_is_waited_for_a_moment_at_least(sessions: list[str]) -> None:
+    loop = asyncio.get_running_loop()
+    began, tries = loop.time(), 0
+
+    async def send(request: SendRequest) -> SendResult:
+        nonlocal tries
+        tries += 1
+        assert tries < 10
+        if loop.time() == began:
+            raise RateLimitedError("x", status=None, retry_after=0.0)
+        return SendResult(ULID.from_str(str(request.session_id)), None, CHANNEL)
+
+    async def remaining(_: SendRequest) -> float:
+        return 0.0
+
+    await outcomes_of(SendMany([(sessions[0], "sms")], send, remaining=remaining))
+    assert tries == 2
+
+
 # -- what ends a run ---------------------------------------------------------------------------------------------------
 
 

@@ -7,10 +7,12 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -385,6 +387,22 @@ async def test_an_account_at_fault_ends_the_waiting_for_turns(
     assert emulator.requests["send"] == 1
 
 
+async def test_a_row_that_waits_for_the_end_of_a_limit_does_not_look_as_if_it_had_been_sent(
+    emulator: Emulator, tmp_path: Path, journal: Path
+) -> None:
+    source = tmp_path / "rows.csv"
+    await asyncio.to_thread(source.write_text, f"{emulator.add_session()},sms\n")
+    emulator.script(Fault.answer(429, {"Retry-After": "100"}))
+    running = asyncio.create_task(bulk_here(emulator, source, journal))
+    await asyncio.sleep(10.0)
+    killed = tmp_path / "killed"  # as the disk would have it then
+    for end in ("", "-wal"):
+        await asyncio.to_thread(shutil.copy, f"{journal}{end}", f"{killed}{end}")
+    async with Journal.open(killed, {}) as opened:
+        assert await opened.intents() == []
+    assert await running == 0
+
+
 async def test_a_run_that_somebody_cancels_is_cancelled(emulator: Emulator, tmp_path: Path, journal: Path) -> None:
     source = tmp_path / "rows.csv"
     await asyncio.to_thread(source.write_text, f"{emulator.add_session()},sms\n")
@@ -581,12 +599,17 @@ async def test_whatever_keeps_the_journal_from_being_written_is_told_to_all_who_
 
 
 async def test_what_waits_to_be_written_is_written_however_often_the_closing_is_cancelled(journal: Path) -> None:
-    going = asyncio.Event()
+    going, released = asyncio.Event(), threading.Event()
 
     async def work() -> None:
         async with Journal.open(journal, SETTINGS) as opened:
             await opened.intend(row(1))
-            for line in range(2, 101):
+            opened._thread.submit(released.wait, 30)  # a slow disk
+            for line in range(2, 51):
+                opened.settle(row(line), State.SENT)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            for line in range(51, 101):  # while those before are being written
                 opened.settle(row(line), State.SENT)
             going.set()
 
@@ -595,6 +618,7 @@ async def test_what_waits_to_be_written_is_written_however_often_the_closing_is_
     for _ in range(3):
         task.cancel()
         await asyncio.sleep(0)
+    released.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     async with Journal.open(journal, SETTINGS) as opened:

@@ -47,8 +47,8 @@ MEANINGS: Final[Mapping[ExitCode, str]] = {
     ExitCode.UNKNOWN: "nobody knows whether the code was sent",
     ExitCode.UNREADABLE: "the service took it, but its answer cannot be read",
     ExitCode.SOME_FAILED: "bulk: some rows got no code, or nobody knows",
-    ExitCode.ACCOUNT: "bulk: stopped by what is wrong with the account: key, balance",
-    ExitCode.STORAGE: "bulk: stopped as a file could not be written",
+    ExitCode.ACCOUNT: "bulk: stopped by what is wrong with the account: key, balance, lasting limit",
+    ExitCode.STORAGE: "bulk: stopped as the input could not be read, or a file not be written",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
 }
 
