@@ -14,7 +14,7 @@ from benchmarks.costs import measure_costs
 from benchmarks.processes import ContestantError
 from benchmarks.scale import CONCURRENCIES, measure_scale
 from benchmarks.send import Plan, compare
-from benchmarks.worker import LONGEST_ROUND
+from benchmarks.worker import LONGEST_TURN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,6 +33,7 @@ def send(options: argparse.Namespace) -> list[str]:
         loops=tuple(options.loops),
         concurrencies=tuple(options.concurrency),
         rounds=options.rounds,
+        turns=options.turns,
         seconds=options.seconds,
         calls=options.calls,
     )
@@ -108,7 +109,7 @@ def _positive(text: str) -> int:
 
 def _duration(text: str) -> float:
     value = float(text)
-    if not 0 < value < LONGEST_ROUND:
+    if not 0 < value < LONGEST_TURN:
         raise argparse.ArgumentTypeError("it takes a few seconds, or a part of one")
     return value
 
@@ -119,11 +120,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), metavar="NAME")
     parser.add_argument("--loops", nargs="+", choices=loops.LOOPS, default=list(loops.available()), metavar="LOOP")
     parser.add_argument("--concurrency", nargs="+", type=_positive, default=[1, 64, 512], metavar="N")
-    parser.add_argument("--rounds", type=_positive, default=11, help="of every contestant (default: %(default)s)")
+    parser.add_argument("--rounds", type=_positive, default=5, help="of every contestant (default: %(default)s)")
+    parser.add_argument("--turns", type=_positive, default=9, help="in a match of `send` (default: %(default)s)")
     parser.add_argument(
-        "--seconds", type=_duration, default=0.1, help="about so long is a round (default: %(default)s)"
+        "--seconds", type=_duration, default=0.03, help="about so long is a turn (default: %(default)s)"
     )
-    parser.add_argument("--calls", type=_positive, default=0, help="in a round, instead of --seconds")
+    parser.add_argument("--calls", type=_positive, default=0, help="in a turn, instead of --seconds")
     parser.add_argument("--keys", nargs="+", type=_positive, default=list(KEYS), metavar="N", help="in a virtual hour")
     parser.add_argument("--rows", type=_positive, default=1_000_000, metavar="N", help="of the long bulk runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the folder for what comes of it")

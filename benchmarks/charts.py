@@ -80,7 +80,7 @@ def draw_comparison(comparison: Comparison, path: Path, *, loop: str, concurrenc
         0.02,
         0.025,
         f"{concurrency} in flight on {loop}, against a loopback server in its own process; medians of"
-        f" {figures[0].rounds} rounds, lines from the lowest to the highest.\n"
+        f" {figures[0].rounds} matches, lines from the lowest to the highest.\n"
         f"{environment.date}, {environment.python}, aiohttp {environment.versions['aiohttp']}. Shorter is better.",
         fontsize=8.5,
         ha="left",

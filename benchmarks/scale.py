@@ -169,12 +169,12 @@ def _curve(loop: str, concurrencies: list[int], rounds: int, seconds: float) -> 
         workers = {name: stack.enter_context(Worker(name)) for name in (OURS, BASE)}
         for number in range(rounds):
             print(f"scale: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
-            references.append(workers[BASE].play(Terms(server.port, loop, 64, seconds=seconds)))
+            references.append(_play(workers[BASE], Terms(server.port, loop, 64, seconds=seconds)))
             for cell in random.sample(cells, len(cells)):
                 name, delay, width = cell
                 before = samples.setdefault(cell, [])
                 terms = Terms(server.port, loop, width, delay, calls=before[0].calls if before else 0, seconds=seconds)
-                before.append(workers[name].play(terms))
+                before.append(_play(workers[name], terms))
     return [
         Point(
             *cell,
@@ -185,6 +185,11 @@ def _curve(loop: str, concurrencies: list[int], rounds: int, seconds: float) -> 
         for cell in cells
         if (played := samples.get(cell))
     ]
+
+
+def _play(worker: Worker, terms: Terms) -> Sample:
+    with worker.match(terms):
+        return worker.turn()
 
 
 def virtual_hour(count: int) -> Keys:

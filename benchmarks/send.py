@@ -1,7 +1,9 @@
 """One send against a bare call and against what else one would use, at several concurrencies, on every loop.
 
-All contestants play in turn, in another order each round, and each round's ratio is to the bare call of the same
-round: what the machine does besides falls on all of them alike.
+A contestant plays a match against the bare call: they take turns of some hundredths of a second, and each turn is
+compared with the bare call's turns right before and after it, so that whatever the machine does besides falls on both
+alike. A match's ratio is the median of its turns', a figure the median of its matches, one a round. Each round has new
+processes and another order. The bare call plays against itself, too: that row shows what the other figures are worth.
 """
 
 from __future__ import annotations
@@ -9,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import statistics
 import sys
+import time
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -18,15 +22,18 @@ from benchmarks.contestants import BASE, CONTESTANTS, LIMIT, OURS
 from benchmarks.environment import Environment
 from benchmarks.figures import Spread, plain, table
 from benchmarks.processes import ContestantError, ServerProcess, Worker
-from benchmarks.worker import Terms
+from benchmarks.worker import Sample, Terms
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from benchmarks.worker import Sample
+    from collections.abc import Callable, Sequence
 
 SERVER_IS_BUSY: Final = 0.8
-"""The server's share of processor time from which a round is marked: it may have been what the client waited for."""
+"""The server's share of processor time from which a turn is marked: it may have been what the client waited for."""
+
+LONGEST_MATCH: Final = 3.0
+"""Seconds after which a match gets no more turns, if it has had two."""
+
+FEWEST_TURNS: Final = 2
 
 
 @attrs.frozen
@@ -37,8 +44,27 @@ class Plan:
     loops: tuple[str, ...] = ("asyncio",)
     concurrencies: tuple[int, ...] = (1, 64, 512)
     rounds: int = 5
-    seconds: float = 0.2
+    turns: int = 9
+    seconds: float = 0.03
     calls: int = 0
+
+
+@attrs.frozen
+class Match:
+    """What the turns of a contestant have cost, and those of the bare call: one before each, and one in the end."""
+
+    turns: list[Sample]
+    beside: list[Sample]
+
+    @property
+    def ratio(self) -> float:
+        """The contestant's processor time as a multiple of the bare call's."""
+        around = zip(self.turns, self.beside, self.beside[1:], strict=False)
+        return statistics.median(2 * turn.cpu / (before.cpu + after.cpu) for turn, before, after in around)
+
+    def median(self, part: Callable[[Sample], float]) -> float:
+        """Return the median of a part of the contestant's turns."""
+        return statistics.median(map(part, self.turns))
 
 
 @attrs.frozen
@@ -49,12 +75,12 @@ class Figure:
         contestant: Its name.
         loop: The event loop's.
         concurrency: Calls at a time.
-        calls: In each round.
-        rounds: How many there were.
+        calls: In each turn.
+        rounds: How many there were, of one match each.
         cpu: The client's processor time a call, in microseconds.
         wall: Time on the clock a call, in microseconds: of all calls together, so at a concurrency of 64 each took
             about 64 times as long.
-        ratio: Of ``cpu`` to the bare call's in the same round.
+        ratio: Of ``cpu`` to the bare call's in the turns beside.
         server_share: The server's highest share of processor time.
         server_was_busy: It was so high that the server may have been what the client waited for.
         connections: How many were opened while it was measured, at most.
@@ -161,40 +187,45 @@ def compare(plan: Plan) -> Comparison:
         ContestantError: The bare call itself failed, with which all are compared.
     """
     left_out: dict[str, str] = {}
-    samples: dict[tuple[str, str, int], list[Sample]] = {}
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(ServerProcess())
-        workers = {name: stack.enter_context(Worker(name)) for name in plan.contestants}
+    matches: dict[tuple[str, str, int], list[Match]] = {}
+    with ServerProcess() as server:
         for number in range(plan.rounds):
-            for concurrency in plan.concurrencies:
-                for loop in plan.loops:
-                    _say(f"round {number + 1} of {plan.rounds}: {concurrency} at a time on {loop}")
-                    # shuffled, so that nobody always comes after the same neighbour
-                    for name in random.sample(list(workers), len(workers)):
-                        key = name, loop, concurrency
-                        before = samples.setdefault(key, [])
-                        terms = Terms(
-                            server.port,
-                            loop,
-                            concurrency,
-                            calls=before[0].calls if before else plan.calls,
-                            seconds=plan.seconds,
-                        )
-                        try:
-                            before.append(workers[name].play(terms))
-                        except ContestantError as error:
-                            if name == BASE:
-                                raise
-                            left_out[name] = str(error)
-                            del workers[name]
-    figures = [
-        figure_of(key, played, samples[BASE, key[1], key[2]])
-        for key, played in samples.items()
-        if key[0] not in left_out
-    ]
+            with contextlib.ExitStack() as stack:
+                bare = stack.enter_context(Worker(BASE))
+                workers = [stack.enter_context(Worker(name)) for name in plan.contestants if name not in left_out]
+                for concurrency in plan.concurrencies:
+                    for loop in plan.loops:
+                        _say(f"round {number + 1} of {plan.rounds}: {concurrency} at a time on {loop}")
+                        terms = Terms(server.port, loop, concurrency, calls=plan.calls, seconds=plan.seconds)
+                        for worker in random.sample(workers, len(workers)):
+                            try:
+                                match = play(bare, worker, terms, plan.turns)
+                            except ContestantError as error:
+                                if error.worker is bare:
+                                    raise
+                                left_out[worker.name] = str(error)
+                                workers.remove(worker)
+                            else:
+                                matches.setdefault((worker.name, loop, concurrency), []).append(match)
+    figures = [figure_of(key, played) for key, played in matches.items() if key[0] not in left_out]
     figures.sort(key=lambda figure: (figure.loop, figure.concurrency, figure.ratio.median))
     names = [name for name in plan.contestants if name not in left_out]
     return Comparison(Environment.here(names), plan, tuple(figures), left_out)
+
+
+def play(bare: Worker, worker: Worker, terms: Terms, turns: int) -> Match:
+    """Let a contestant and the bare call take turns.
+
+    Raises:
+        ContestantError: One of them failed; its ``worker`` says which.
+    """
+    ends = time.monotonic() + LONGEST_MATCH
+    with bare.match(terms), worker.match(terms):
+        match = Match([], [bare.turn()])
+        while len(match.turns) < turns and (len(match.turns) < FEWEST_TURNS or time.monotonic() < ends):
+            match.turns.append(worker.turn())
+            match.beside.append(bare.turn())
+    return match
 
 
 def is_doubtful(figure: Figure) -> bool:
@@ -202,19 +233,19 @@ def is_doubtful(figure: Figure) -> bool:
     return figure.server_was_busy and figure.contestant != LIMIT
 
 
-def figure_of(key: tuple[str, str, int], played: Sequence[Sample], bare: Sequence[Sample]) -> Figure:
-    """Sum up the rounds of a contestant, loop and concurrency, beside those of the bare call."""
-    share = max(sample.server_share for sample in played)
+def figure_of(key: tuple[str, str, int], matches: Sequence[Match]) -> Figure:
+    """Sum up the matches of a contestant on a loop at a concurrency."""
+    share = max(match.median(lambda turn: turn.server_share) for match in matches)
     return Figure(
         *key,
-        calls=played[0].calls,
-        rounds=len(played),
-        cpu=Spread.of(sample.cpu for sample in played),
-        wall=Spread.of(sample.wall for sample in played),
-        ratio=Spread.of(sample.cpu / other.cpu for sample, other in zip(played, bare, strict=True)),
+        calls=matches[0].turns[0].calls,
+        rounds=len(matches),
+        cpu=Spread.of(match.median(lambda turn: turn.cpu) for match in matches),
+        wall=Spread.of(match.median(lambda turn: turn.wall) for match in matches),
+        ratio=Spread.of(match.ratio for match in matches),
         server_share=round(share, 3),
         server_was_busy=share > SERVER_IS_BUSY,
-        connections=max(sample.connections for sample in played),
+        connections=max(turn.connections for match in matches for turn in match.turns),
     )
 
 

@@ -1,4 +1,4 @@
-"""One contestant in a process of its own: takes the terms of a round from standard input, answers with what it cost.
+"""One contestant in a process of its own: takes the terms of a match from standard input, then plays turn by turn.
 
 Whatever is not the call itself happens outside of what is measured: session ids are made, connections opened, garbage
 collected before.
@@ -26,18 +26,21 @@ if TYPE_CHECKING:
 
     Call = Callable[[str], Awaitable[object]]
 
-LONGEST_ROUND: Final = 180.0
-"""Seconds after which a round is given up."""
+LONGEST_TURN: Final = 180.0
+"""Seconds after which a turn is given up."""
 
 CALIBRATION: Final = 24
-"""Calls at least from which the number of calls for a round is told."""
+"""Calls at least from which the number of calls for a turn is told."""
+
+WARM_UP: Final = 0.15
+"""Seconds of calls before the first that are measured: a processor that has slept takes so long to get to its speed."""
 
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 @attrs.frozen
 class Terms:
-    """What a round is to be.
+    """What the turns of a match are to be.
 
     Attributes:
         port: The server's.
@@ -63,7 +66,7 @@ class Terms:
 
 @attrs.frozen
 class Sample:
-    """What a round has cost.
+    """What a turn has cost.
 
     Attributes:
         calls: How many it was.
@@ -81,8 +84,8 @@ class Sample:
     connections: int
 
 
-class UnfairRoundError(Exception):
-    """A round that was not what it was meant to be."""
+class UnfairTurnError(Exception):
+    """A turn that was not what it was meant to be."""
 
 
 def session_ids(count: int) -> list[str]:
@@ -103,16 +106,16 @@ async def drive(call: Call, ids: list[str], concurrency: int) -> None:
         for session_id in pending:
             await call(session_id)
 
-    async with asyncio.timeout(LONGEST_ROUND):
+    async with asyncio.timeout(LONGEST_TURN):
         await asyncio.gather(*(work() for _ in range(concurrency)))
 
 
 def fewest(concurrency: int, delay: int) -> int:
-    """Return the calls at least of a round: enough to get over its first moment, in which all call at once.
+    """Return the calls at least of a turn: enough to get over its first moment, in which all call at once.
 
     Where the server takes its time, no more than fit in two seconds.
     """
-    calls = max(CALIBRATION, min(8 * concurrency, 1_024), 2 * concurrency)
+    calls = max(CALIBRATION, min(4 * concurrency, 1_024), 2 * concurrency)
     return min(calls, max(2, 2_000 // delay) * concurrency) if delay else calls
 
 
@@ -127,42 +130,47 @@ def usage(port: int) -> dict[str, float]:
     return answer
 
 
-async def measure(name: str, terms: Terms) -> Sample:
-    """Play a round.
+async def play(name: str, terms: Terms, tell: Callable[[dict[str, Any]], None], again: Callable[[], object]) -> None:
+    """Open a client, tell how many calls a turn has, and take turns for as long as wanted.
 
     Raises:
-        UnfairRoundError: The server did not see one request for each call.
+        UnfairTurnError: The server did not see one request for each call.
     """
     async with CONTESTANTS[name].open(terms.base, terms.concurrency) as call:
         await drive(call, session_ids(terms.concurrency), terms.concurrency)  # opens the connections
-        calls = terms.calls or await _calls_that_fit(call, terms)
-        ids = session_ids(calls)
-        gc.collect()
-        before = usage(terms.port)
-        cpu, wall = time.process_time(), time.perf_counter()
+        fitting = await _warm_up(call, terms)
+        calls = terms.calls or fitting
+        tell({"calls": calls})
+        while again():
+            tell(attrs.asdict(await _turn(call, terms, calls)))
+
+
+async def _warm_up(call: Call, terms: Terms) -> int:
+    """Make calls for a while; return how many fit in a turn."""
+    least = fewest(terms.concurrency, terms.delay)
+    began = time.perf_counter()
+    while True:
+        ids = session_ids(min(least, max(CALIBRATION, terms.concurrency)))
+        start = time.perf_counter()
         await drive(call, ids, terms.concurrency)
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        after = usage(terms.port)
+        now = time.perf_counter()
+        if now - began > WARM_UP:
+            return max(least, int(terms.seconds * len(ids) / (now - start)))
+
+
+async def _turn(call: Call, terms: Terms, calls: int) -> Sample:
+    ids = session_ids(calls)
+    gc.collect()
+    before = usage(terms.port)
+    cpu, wall = time.process_time(), time.perf_counter()
+    await drive(call, ids, terms.concurrency)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    after = usage(terms.port)
     if after["requests"] - before["requests"] != calls or after["refused"] != before["refused"]:
-        raise UnfairRoundError(f"{calls} calls made {after['requests'] - before['requests']:.0f} requests")
+        raise UnfairTurnError(f"{calls} calls made {after['requests'] - before['requests']:.0f} requests")
     share = (after["cpu"] - before["cpu"]) / (after["wall"] - before["wall"])
     opened = int(after["connections"] - before["connections"]) - 1  # the question about the usage comes over one
     return Sample(calls, cpu / calls * 1e6, wall / calls * 1e6, share, opened)
-
-
-async def _calls_that_fit(call: Call, terms: Terms) -> int:
-    least = fewest(terms.concurrency, terms.delay)
-    ids = session_ids(min(least, max(CALIBRATION, terms.concurrency)))
-    began = time.perf_counter()
-    await drive(call, ids, terms.concurrency)
-    return max(least, int(terms.seconds * len(ids) / (time.perf_counter() - began)))
-
-
-def run(name: str, terms: Terms) -> Sample:
-    """Play a round on a loop of its own."""
-    gc.collect()
-    with asyncio.Runner(loop_factory=factory(terms.loop)) as runner:
-        return runner.run(measure(name, terms))
 
 
 def stay_on_loopback() -> None:
@@ -173,19 +181,26 @@ def stay_on_loopback() -> None:
 
 
 def main() -> None:
-    """Answer one line of JSON for each line of standard input: a sample, or why there is none."""
+    """Take the terms of a match as a line of JSON, then play a turn for each line that is not empty.
+
+    Each answer is a line of JSON: the number of calls, a sample, or why there is none.
+    """
     name = sys.argv[1]
     stay_on_loopback()
     raise_file_limit()
-    for line in sys.stdin:
-        reply: dict[str, Any]
-        try:
-            reply = attrs.asdict(run(name, Terms(**json.loads(line))))
-        except ImportError as error:
-            reply = {"missing": error.name or str(error)}
-        except Exception as error:  # noqa: BLE001 whatever a contestant raises is told, and ends the run there
-            reply = {"failed": f"{type(error).__name__}: {error}"[:300]}
+
+    def tell(reply: dict[str, Any]) -> None:
         print(json.dumps(reply), flush=True)
+
+    for line in iter(sys.stdin.readline, ""):
+        terms = Terms(**json.loads(line))
+        try:
+            with asyncio.Runner(loop_factory=factory(terms.loop)) as runner:
+                runner.run(play(name, terms, tell, lambda: sys.stdin.readline().strip()))
+        except ImportError as error:
+            tell({"missing": error.name or str(error)})
+        except Exception as error:  # noqa: BLE001 whatever a contestant raises is told, and ends the run there
+            tell({"failed": f"{type(error).__name__}: {error}"[:300]})
 
 
 if __name__ == "__main__":

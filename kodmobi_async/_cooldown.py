@@ -20,7 +20,9 @@ import heapq
 import math
 import os
 import time
+from asyncio import get_running_loop
 from collections import OrderedDict
+from math import ceil
 from typing import TYPE_CHECKING, Final, Protocol
 
 from kodmobi_async._errors import CooldownError, WrongLoopError
@@ -42,7 +44,7 @@ class LoopClock:
         on_move: Called when it begins to live on a loop.
     """
 
-    __slots__ = ("_latest", "_lead", "_on_move", "_process", "loop", "offset")
+    __slots__ = ("_lead", "_on_move", "_process", "latest", "loop", "offset")
 
     def __init__(self, on_move: Callable[[], None] | None = None) -> None:
         self._on_move = on_move
@@ -50,8 +52,9 @@ class LoopClock:
         self.offset = 0.0
         """Seconds that this clock is ahead of the loop's."""
         self._process = 0
+        self.latest = 0.0
+        """The latest time that it has told."""
         self._lead = 0.0  # of the loop's clock over the system's
-        self._latest = 0.0
 
     def now(self) -> float:
         """Return the time, in seconds.
@@ -59,10 +62,10 @@ class LoopClock:
         Raises:
             WrongLoopError: The loop that it belongs to is still open, and not the one that runs.
         """
-        loop = asyncio.get_running_loop()
+        loop = get_running_loop()
         if loop is not self.loop:
             self._move_to(loop)
-        self._latest = now = loop.time() + self.offset
+        self.latest = now = loop.time() + self.offset
         return now
 
     @property
@@ -76,7 +79,7 @@ class LoopClock:
         # A closed loop need not know the time any more, so both are compared with the system's clock.
         lead = loop.time() - time.monotonic()
         if self.loop is not None:
-            self.offset = max(self.offset + self._lead - lead, self._latest - loop.time())
+            self.offset = max(self.offset + self._lead - lead, self.latest - loop.time())
         self.loop, self._process, self._lead = loop, os.getpid(), lead
         if self._on_move is not None:
             self._on_move()
@@ -90,15 +93,13 @@ class Reservation:
         degraded: Why a tracker that is shared had to do without the others, if it had to; a few words.
     """
 
-    __slots__ = ("channel", "key", "session_id", "until")
+    __slots__ = ("key", "until")
 
     window: WindowScope = "local"
     degraded: str | None = None
 
-    def __init__(self, session_id: str, channel: str, until: float, key: str = "") -> None:
+    def __init__(self, key: str, until: float) -> None:
         self.key = key
-        self.session_id = session_id
-        self.channel = channel
         self.until = until
 
 
@@ -142,13 +143,15 @@ class Deadlines:
     as new ones come, so that the size follows what is alive. The time is passed in.
     """
 
-    __slots__ = ("_ends", "_files", "_seconds")
+    __slots__ = ("_ends", "_files", "_seconds", "end")
 
     # How many due keys one new end pays for.
     _TOLL: Final = 8
 
     def __init__(self) -> None:
         self._ends: dict[str, float] = {}
+        self.end = self._ends.get
+        """Return when a key ends or has ended; ``None`` if it was never heard of, or is forgotten."""
         self._files: dict[int, list[str]] = {}
         self._seconds: list[int] = []  # a heap of the files' names
 
@@ -157,10 +160,11 @@ class Deadlines:
 
     def extend(self, key: str, end: float, now: float) -> None:
         """Let ``key`` end at ``end``, unless that is over, or it ends later anyway."""
-        if end <= now or end <= self._ends.get(key, now):
+        ends = self._ends
+        if end <= ends.get(key, now):
             return
-        self._ends[key] = end
-        second = math.ceil(end)
+        ends[key] = end
+        second = ceil(end)
         file = self._files.get(second)
         if file is None:
             self._files[second] = [key]
@@ -169,10 +173,6 @@ class Deadlines:
             file.append(key)
         if self._seconds[0] <= now:
             self._forget(now)
-
-    def end(self, key: str) -> float | None:
-        """Return when ``key`` ends or has ended; ``None`` if it was never heard of, or is forgotten."""
-        return self._ends.get(key)
 
     def left(self, key: str, now: float) -> float:
         """Return the seconds until ``key`` ends; 0.0 if it has ended or was never heard of."""
@@ -183,9 +183,9 @@ class Deadlines:
         ends, file = self._ends, self._files[self._seconds[0]]
         for _ in range(self._TOLL):
             key = file.pop()
-            # the key may have been given another end since it was filed here
-            if ends.get(key, math.inf) <= now:
-                del ends[key]
+            end = ends.pop(key, now)
+            if end > now:
+                ends[key] = end  # it was given another one since it was filed here
             if not file:
                 del self._files[heapq.heappop(self._seconds)]
                 if not self._seconds or self._seconds[0] > now:
@@ -196,19 +196,9 @@ class Deadlines:
 class _Waiter:
     """A caller in line; what it waits for is the slot, or ``None`` when its bound cannot be met any more."""
 
-    __slots__ = ("channel", "deadline", "granted", "lease", "session_id")
+    __slots__ = ("deadline", "granted", "lease")
 
-    def __init__(
-        self,
-        session_id: str,
-        channel: str,
-        *,
-        lease: float,
-        deadline: float,
-        granted: asyncio.Future[Reservation | None],
-    ) -> None:
-        self.session_id = session_id
-        self.channel = channel
+    def __init__(self, lease: float, deadline: float, granted: asyncio.Future[Reservation | None]) -> None:
         self.lease = lease
         self.deadline = deadline
         self.granted = granted
@@ -257,12 +247,13 @@ class MemoryCooldownTracker:
             CooldownError: The slot is not to be had within ``max_wait``.
             WrongLoopError: The tracker is in use on another loop.
         """
-        now = self._clock.now()
+        clock, loop = self._clock, get_running_loop()  # `LoopClock.now` without the call: this is the hot path
+        now = clock.latest = loop.time() + clock.offset if loop is clock.loop else clock.now()
         key = _key(session_id, channel)
         if key not in self._reserved and key not in self._lines:  # as nearly always
             end = self._blocked.end(key)
             if end is None or end <= now:
-                reservation = self._reserved[key] = Reservation(session_id, channel, now + lease, key)
+                reservation = self._reserved[key] = Reservation(key, now + lease)
                 return reservation
             if max_wait <= 0:
                 raise _too_soon(session_id, channel, end - now)
@@ -270,7 +261,7 @@ class MemoryCooldownTracker:
             self._advance(key, now)  # a block that ends this instant belongs to those who came before
         left = self._left(key, now)
         if left <= 0:
-            return self._reserve(key, session_id, channel, now + lease)
+            return self._reserve(key, now + lease)
         # A send under way may come to nothing any moment, so it is worth waiting for; a block lasts to its end.
         if max_wait <= 0 or (key not in self._reserved and max_wait < left):
             raise _too_soon(session_id, channel, self._estimate(key, now))
@@ -278,18 +269,17 @@ class MemoryCooldownTracker:
 
     async def start(self, reservation: Reservation, window: float) -> None:
         """Block the slot for ``window`` seconds from now."""
-        now = self._clock.now()
+        clock, loop = self._clock, get_running_loop()  # as in `acquire`
+        now = clock.latest = loop.time() + clock.offset if loop is clock.loop else clock.now()
         key = reservation.key
-        holder = self._reserved.get(key)
-        if holder is reservation:
-            del self._reserved[key]
-        elif holder is not None and holder.until > now:
-            return  # the lease ran out, and another holds the slot: its own settling counts
+        holder = self._reserved.pop(key, None)
+        if holder is not None and holder is not reservation and holder.until > now:
+            self._reserved[key] = holder  # the lease ran out, and another holds the slot: its own settling counts
+            return
         ends = now + window
         self._blocked.extend(key, ends, now)
-        line = self._lines.get(key)
-        if line is not None:
-            self._turn_away(line, ends)
+        if key in self._lines:
+            self._turn_away(self._lines[key], ends)
             self._advance(key, now)
 
     async def release(self, reservation: Reservation) -> None:
@@ -317,16 +307,16 @@ class MemoryCooldownTracker:
         left = self._left(key, now)
         return self._window if key in self._reserved else left
 
-    def _reserve(self, key: str, session_id: str, channel: str, until: float) -> Reservation:
-        reservation = self._reserved[key] = Reservation(session_id, channel, until, key)
+    def _reserve(self, key: str, until: float) -> Reservation:
+        reservation = self._reserved[key] = Reservation(key, until)
         return reservation
 
     async def _wait_in_line(
         self, key: str, session_id: str, channel: str, *, now: float, lease: float, max_wait: float
     ) -> Reservation:
-        loop = asyncio.get_running_loop()
+        loop = get_running_loop()
         line = self._lines.setdefault(key, _Line(key))
-        waiter = _Waiter(session_id, channel, lease=lease, deadline=now + max_wait, granted=loop.create_future())
+        waiter = _Waiter(lease, now + max_wait, loop.create_future())
         line.waiters[waiter] = None
         if line.timer is None:
             self._set_timer(line, now + self._left(key, now))
@@ -355,7 +345,7 @@ class MemoryCooldownTracker:
         while line.waiters and self._left(key, now) <= 0:
             waiter, _ = line.waiters.popitem(last=False)
             if not waiter.granted.done():  # done: cancelled a moment ago
-                waiter.granted.set_result(self._reserve(key, waiter.session_id, waiter.channel, now + waiter.lease))
+                waiter.granted.set_result(self._reserve(key, now + waiter.lease))
         if line.waiters:
             self._set_timer(line, now + self._left(key, now))
         else:
@@ -371,7 +361,7 @@ class MemoryCooldownTracker:
         if line.timer is not None:
             line.timer.cancel()
         # the line, not the key: in its debug mode, asyncio logs what it calls, and the key names a session
-        line.timer = asyncio.get_running_loop().call_at(self._when(moment), self._tick, line)
+        line.timer = get_running_loop().call_at(self._when(moment), self._tick, line)
 
     def _tick(self, line: _Line) -> None:
         line.timer = None

@@ -56,6 +56,7 @@ _FAULTS: Final[tuple[tuple[type[Exception], str, bool], ...]] = (
     (OSError, "the network failed", False),
 )
 _PROXY_WANTS_CREDENTIALS: Final = 407
+_NO_TIME: Final = Fault("no time is left", permanent=True)
 
 # How many idle connections that turn out to be closed are replaced in a row.
 _STALE_CONNECTIONS: Final = 3
@@ -158,7 +159,7 @@ class Transport:
         else:
             self._check(self._borrowed)
             ask = self._ask_borrowed
-        fault = Fault("no time is left", permanent=True)
+        fault = _NO_TIME
         replaced = 0
         while (within := deadline - loop.time()) > 0:
             progress.unusable = False

@@ -56,11 +56,6 @@ def test_figures_are_in_order(outcome: tuple[dict[str, Any], str]) -> None:
         assert 0 <= figure["connections"] <= figure["concurrency"]
 
 
-def test_the_bare_call_is_what_all_are_compared_with(outcome: tuple[dict[str, Any], str]) -> None:
-    ratios = [figure["ratio"] for figure in outcome[0]["figures"] if figure["contestant"] == "aiohttp"]
-    assert ratios == [{"median": 1.0, "low": 1.0, "high": 1.0}] * 2
-
-
 def test_what_is_left_out_is_said(outcome: tuple[dict[str, Any], str]) -> None:
     read, words = outcome
     measured = {figure["contestant"] for figure in read["figures"]}
@@ -127,17 +122,32 @@ def test_the_readme_shows_the_results() -> None:
 
 @pytest.mark.usefixtures("importable")
 def test_a_busy_server_casts_doubt_on_a_figure() -> None:
-    from benchmarks.send import figure_of, is_doubtful  # noqa: PLC0415 importable only here
+    from benchmarks.send import Match, figure_of, is_doubtful  # noqa: PLC0415 importable only here
     from benchmarks.worker import Sample  # noqa: PLC0415 beside the other
 
-    idle, busy = Sample(100, 50.0, 60.0, 0.3, 0), Sample(100, 50.0, 60.0, 0.95, 0)
-    figures = [
-        figure_of((name, "asyncio", 64), [idle, last], [idle, idle])
-        for name in ("ours", "raw")
-        for last in (idle, busy)
-    ]
+    idle, busy = (
+        Match([Sample(100, 50.0, 60.0, share, 0)], [Sample(100, 50.0, 60.0, 0.3, 0)] * 2) for share in (0.3, 0.95)
+    )
+    figures = [figure_of((name, "asyncio", 64), [idle, last]) for name in ("ours", "raw") for last in (idle, busy)]
     assert [figure.server_was_busy for figure in figures] == [False, True, False, True]
     assert [is_doubtful(figure) for figure in figures] == [False, True, False, False]
+
+
+@pytest.mark.usefixtures("importable")
+def test_a_turn_is_compared_with_the_bare_calls_right_before_and_after_it() -> None:
+    from benchmarks.send import Match, figure_of  # noqa: PLC0415 importable only here
+    from benchmarks.worker import Sample  # noqa: PLC0415 beside the other
+
+    def turns(*cpu: float) -> list[Sample]:
+        return [Sample(100, each, each, 0.3, 0) for each in cpu]
+
+    # the machine got slower between the first turn and the second, and was disturbed in the third
+    slower = Match(turns(50.0, 100.0, 900.0), turns(100.0, 100.0, 300.0, 300.0))
+    assert slower.ratio == 0.5
+    even = Match(turns(60.0), turns(100.0, 100.0))
+    figure = figure_of(("ours", "asyncio", 64), [slower, even, even])
+    assert (figure.ratio.low, figure.ratio.median, figure.ratio.high) == (0.5, 0.6, 0.6)
+    assert (figure.cpu.low, figure.cpu.median, figure.cpu.high) == (60.0, 60.0, 100.0)
 
 
 @pytest.mark.usefixtures("importable")

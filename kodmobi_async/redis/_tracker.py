@@ -60,12 +60,13 @@ _LONGEST_LINE: Final = 3_600.0
 class _Shared(Reservation):
     """A slot held here, and by its token on the server."""
 
-    __slots__ = ("asked", "degraded", "key", "local", "settled", "token", "window")
+    __slots__ = ("asked", "degraded", "local", "pair", "settled", "token", "window")
 
-    def __init__(self, local: Reservation, key: str, token: str) -> None:
-        super().__init__(local.session_id, local.channel, local.until)
+    def __init__(self, local: Reservation, pair: tuple[str, str], key: str, token: str) -> None:
+        super().__init__(key, local.until)
         self.local = local
-        self.key = key
+        self.pair = pair
+        """The session and the channel."""
         self.token = token
         self.asked = False
         """The server may know the token."""
@@ -178,7 +179,7 @@ class RedisCooldownTracker:
             # another caller of this process is being answered this moment: that answer is ours, too
             _refuse_alike(session_id, channel, await asyncio.shield(asking), self._window)
         local = await self._local.acquire(session_id, channel, lease=_here(lease, max_wait), max_wait=max_wait)
-        shared = _Shared(local, key, secrets.token_hex(12))
+        shared = _Shared(local, (session_id, channel), key, secrets.token_hex(12))
         try:
             async with contextlib.AsyncExitStack() as listening:
                 await self._acquire_from_all(shared, listening, lease=lease, gives_up=gives_up)
@@ -229,7 +230,7 @@ class RedisCooldownTracker:
         self, shared: _Shared, listening: contextlib.AsyncExitStack, *, lease: float, gives_up: float
     ) -> None:
         """Ask until the slot that is ours in this process is ours everywhere."""
-        session_id, channel = shared.session_id, shared.channel
+        session_id, channel = shared.pair
         ear: Ear | None = None
         while (obstacle := await self._reserve(shared, lease)) is not None:
             state, left = obstacle
