@@ -120,7 +120,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), metavar="NAME")
     parser.add_argument("--loops", nargs="+", choices=loops.LOOPS, default=list(loops.available()), metavar="LOOP")
     parser.add_argument("--concurrency", nargs="+", type=_positive, default=[1, 64, 512], metavar="N")
-    parser.add_argument("--rounds", type=_positive, default=5, help="of every contestant (default: %(default)s)")
+    parser.add_argument("--rounds", type=_positive, default=3, help="of every contestant (default: %(default)s)")
     parser.add_argument("--turns", type=_positive, default=9, help="in a match of `send` (default: %(default)s)")
     parser.add_argument(
         "--seconds", type=_duration, default=0.03, help="about so long is a turn (default: %(default)s)"

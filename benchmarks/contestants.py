@@ -61,11 +61,7 @@ async def ours(base: str, concurrency: int) -> AsyncIterator[Call]:
     """All that `KodmobiClient.send` does: validation, reservation, outcome, a typed result."""
     limits = Limits(connections=concurrency)
     async with KodmobiClient(API_KEY, base_url=f"{base}/session", limits=limits) as client:
-
-        async def call(session_id: str) -> object:
-            return await client.send(session_id, Channel.TELEGRAM)
-
-        yield call
+        yield lambda session_id: client.send(session_id, Channel.TELEGRAM)
 
 
 @contextlib.asynccontextmanager

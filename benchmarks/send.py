@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SERVER_IS_BUSY: Final = 0.8
 """The server's share of processor time from which a turn is marked: it may have been what the client waited for."""
 
-LONGEST_MATCH: Final = 3.0
+LONGEST_MATCH: Final = 2.0
 """Seconds after which a match gets no more turns, if it has had two."""
 
 FEWEST_TURNS: Final = 2
@@ -43,7 +43,7 @@ class Plan:
     contestants: tuple[str, ...] = tuple(CONTESTANTS)
     loops: tuple[str, ...] = ("asyncio",)
     concurrencies: tuple[int, ...] = (1, 64, 512)
-    rounds: int = 5
+    rounds: int = 3
     turns: int = 9
     seconds: float = 0.03
     calls: int = 0

@@ -54,18 +54,15 @@ class Gate:
     STAGGER: Final = 0.01
     """Seconds between those who were held back, where no rate is set."""
 
-    __slots__ = ("_next", "_opens", "_spacing", "closures")
+    __slots__ = ("_next", "_opens", "_spacing", "closures", "is_open")
 
     def __init__(self, rate: float | None = None) -> None:
         self._spacing = 0.0 if rate is None else 1.0 / rate
         self._opens = 0.0  # closed until then
         self._next = 0.0  # not before the requests already let through
         self.closures = 0
-
-    @property
-    def is_open(self) -> bool:
-        """Whether nothing was ever held back, so that no request need ask."""
-        return self._next == 0.0 == self._opens and not self._spacing
+        self.is_open = rate is None
+        """Nothing was ever held back, so that no request need ask."""
 
     def opens_at(self, now: float) -> float:
         """Return the moment at which a request that comes now may go; ``now`` itself, if it need not wait."""
@@ -85,6 +82,7 @@ class Gate:
         """Hold everything back for ``seconds``, or for as long as before if that is longer."""
         opens = now + (self.DEFAULT_CLOSURE if seconds is None else seconds)
         if opens > self._opens:
+            self.is_open = False
             self._opens = opens
             self.closures += 1
 

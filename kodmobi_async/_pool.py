@@ -118,20 +118,25 @@ class Pool:
         lines = {"Host": self._place.headers["Host"], **headers}
         self._headers = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
 
-    async def ask(self, request: Request, progress: Progress, *, within: float, connect: float) -> bytes | None:
+    async def ask(self, request: Request, progress: Progress, *, deadline: float, connect: float) -> bytes | None:
         """Make one exchange and return the answer's body; ``None`` if it is longer than ``MAX_BODY_BYTES``.
 
         Args:
             request: What to ask.
             progress: Where to note how far it came; the answer's status and headers come to stand there.
-            within: Seconds for all of it.
+            deadline: When all of it has to be over, on the loop's clock.
             connect: Seconds for getting a connection.
 
         Raises:
             Exception: One of aiohttp's, or ``TimeoutError``.
         """
-        deadline = self._loop.time() + within
-        connection = await self._connect(min(connect, within))
+        if self._patience.connect != connect:
+            # never rounded up to whole seconds, as aiohttp does with long ones
+            self._patience = aiohttp.ClientTimeout(connect=connect, ceil_threshold=float("inf"))
+        try:
+            connection = await self._connector.connect(self._place, _NO_TRACES, self._patience)
+        except TimeoutError as late:
+            raise aiohttp.ConnectionTimeoutError from late
         exchange = None
         try:
             protocol = connection.protocol
@@ -163,15 +168,6 @@ class Pool:
         self._watch.stop()
         await self._connector.close()
 
-    async def _connect(self, within: float) -> aiohttp.connector.Connection:
-        if self._patience.connect != within:
-            # never rounded up to whole seconds, as aiohttp does with long ones
-            self._patience = aiohttp.ClientTimeout(connect=within, ceil_threshold=float("inf"))
-        try:
-            return await self._connector.connect(self._place, _NO_TRACES, self._patience)
-        except TimeoutError as late:
-            raise aiohttp.ConnectionTimeoutError from late
-
     def _spell(self, request: Request) -> bytes:
         start = f"{request.method} {self._path}{request.target}"
         if request.body is None:
@@ -186,7 +182,8 @@ async def read_body(content: aiohttp.StreamReader) -> bytes | None:
     Raises:
         Exception: One of aiohttp's: the body is cut short, or cannot be decoded.
     """
-    chunk = body = await content.readany()
+    # nearly always, all of it came in one piece, and has come by now
+    chunk = body = content.read_nowait() if content.is_eof() else await content.readany()
     while chunk and not content.is_eof():
         if len(body) > MAX_BODY_BYTES:
             return None

@@ -117,8 +117,8 @@ def canonical_session_id(session_id: ULID | str) -> str:
         InvalidRequestError: It is no ULID. The message never repeats the value: it might be a secret put in the
             wrong place.
     """
-    if type(session_id) is str and (match := _ULID.fullmatch(session_id)):
-        return match[0]
+    if type(session_id) is str and _ULID.fullmatch(session_id):
+        return session_id
     if isinstance(session_id, ULID):
         return str(session_id)
     if not isinstance(session_id, str):  # pyright: ignore[reportUnnecessaryIsInstance] not everyone uses a checker
@@ -162,8 +162,8 @@ def canonical_channel(channel: Channel | str) -> Channel | str:
 
 def send_request(session_id: str, channel: str) -> Request:
     """Build ``POST /send`` from canonical values."""
-    # neither holds anything that JSON would escape
-    return Request("POST", "/send", f'{{"session_id":"{session_id}","type":"{channel}"}}'.encode("ascii"))
+    # neither holds anything that JSON would escape; joined, since an enumeration's member is slow to format
+    return Request("POST", "/send", ('{"session_id":"' + session_id + '","type":"' + channel + '"}').encode("ascii"))
 
 
 def channels_request(session_id: str | None) -> Request:
@@ -290,8 +290,9 @@ def _number(value: Any, _: Any) -> float:
 
 
 def _channel_name(value: Any, _: Any) -> Channel | str:
-    text = _text(value, str)
-    return _KNOWN_CHANNELS.get(text, text)
+    if not isinstance(value, str):
+        raise _WrongShapeError
+    return _KNOWN_CHANNELS.get(value, value)
 
 
 def _ulid(value: Any, _: Any) -> ULID:
@@ -328,9 +329,9 @@ def _make_converter() -> cattrs.Converter:
     }
     for kind, hook in hooks.items():
         converter.register_structure_hook(kind, hook)
-    # how many requests it took is not the service's to say
+    # how many requests it took, and who knows of the window, is not the service's to say
     ours = cattrs.override(omit=True)
-    send_result = cattrs.gen.make_dict_structure_fn(SendResult, converter, attempts=ours, confirmed=ours)
+    send_result = cattrs.gen.make_dict_structure_fn(SendResult, converter, attempts=ours, confirmed=ours, window=ours)
     converter.register_structure_hook(SendResult, send_result)
     return converter
 

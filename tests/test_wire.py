@@ -294,6 +294,13 @@ def test_the_documentations_example_is_read_in_the_documentations_words() -> Non
     assert isinstance(result.channel.timeout, float)
 
 
+@pytest.mark.parametrize("value", [60, "shared", None, True])
+def test_what_the_client_itself_adds_to_a_result_is_not_read_from_an_answer(value: object) -> None:
+    body = orjson.loads(EXAMPLE) | {"attempts": value, "confirmed": value, "window": value}
+    result = read_send(ok(orjson.dumps(body)))
+    assert (result.attempts, result.confirmed, result.window) == (1, False, "local")
+
+
 @pytest.mark.parametrize("status", [200, 201, 202, 299])
 def test_every_2xx_is_read_alike(status: int) -> None:
     assert read_send(Answer(status, {}, EXAMPLE)).channel == TELEGRAM
