@@ -23,6 +23,7 @@ RESULTS: Final = Path(__file__).parent / "results"
 CHART_CONCURRENCY: Final = 64
 INSTRUCTED_CALLS: Final = 320
 RATED_ROWS: Final = 20_000
+ROUNDS: Final = {"send": 3, "scale": 3, "costs": 21, "bulk": 9}
 KEYS: Final = (10_000, 100_000, 1_000_000, 10_000_000)
 
 
@@ -32,7 +33,7 @@ def send(options: argparse.Namespace) -> list[str]:
         contestants=tuple(dict.fromkeys([BASE, *options.contestants])),
         loops=tuple(options.loops),
         concurrencies=tuple(options.concurrency),
-        rounds=options.rounds,
+        rounds=options.rounds or ROUNDS["send"],
         turns=options.turns,
         seconds=options.seconds,
         calls=options.calls,
@@ -51,7 +52,7 @@ def scale(options: argparse.Namespace) -> list[str]:
     outcome = measure_scale(
         loop=options.loops[0],
         concurrencies=CONCURRENCIES,
-        rounds=min(options.rounds, 3),
+        rounds=options.rounds or ROUNDS["scale"],
         seconds=options.seconds,
         keys=tuple(options.keys),
     )
@@ -64,7 +65,7 @@ def scale(options: argparse.Namespace) -> list[str]:
 
 def costs(options: argparse.Namespace) -> list[str]:
     """Measure small operations, the import, and instructions."""
-    outcome = measure_costs(import_rounds=2 * options.rounds, calls=INSTRUCTED_CALLS)
+    outcome = measure_costs(import_rounds=options.rounds or ROUNDS["costs"], calls=INSTRUCTED_CALLS)
     _write(options.out, "costs.json", outcome.to_json())
     _write(options.out, "costs.md", outcome.to_markdown())
     print(outcome.to_markdown())
@@ -73,7 +74,8 @@ def costs(options: argparse.Namespace) -> list[str]:
 
 def bulk(options: argparse.Namespace) -> list[str]:
     """Measure runs of many sends."""
-    outcome = measure_bulk(rows=options.rows, rate_rows=min(options.rows, RATED_ROWS), rounds=options.rounds)
+    rounds = options.rounds or ROUNDS["bulk"]
+    outcome = measure_bulk(rows=options.rows, rate_rows=min(options.rows, RATED_ROWS), rounds=rounds)
     _write(options.out, "bulk.json", outcome.to_json())
     _write(options.out, "bulk.md", outcome.to_markdown())
     print(outcome.to_markdown())
@@ -120,7 +122,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), metavar="NAME")
     parser.add_argument("--loops", nargs="+", choices=loops.LOOPS, default=list(loops.available()), metavar="LOOP")
     parser.add_argument("--concurrency", nargs="+", type=_positive, default=[1, 64, 512], metavar="N")
-    parser.add_argument("--rounds", type=_positive, default=3, help="of every contestant (default: %(default)s)")
+    defaults = ", ".join(f"{rounds} of `{part}`" for part, rounds in ROUNDS.items())
+    parser.add_argument("--rounds", type=_positive, help=f"of every contestant (default: {defaults})")
     parser.add_argument("--turns", type=_positive, default=9, help="in a match of `send` (default: %(default)s)")
     parser.add_argument(
         "--seconds", type=_duration, default=0.03, help="about so long is a turn (default: %(default)s)"

@@ -1,7 +1,7 @@
 """How the cost of a send grows: with the calls at a time, with the time that the service takes, with the keys known.
 
-The curve of calls stands beside the bare call's, each point in the same round. That of keys runs on a virtual clock:
-an hour of sends, all to different sessions, in as long as it takes to compute.
+Each point of the curve of calls is a match against the bare call at 64 at a time and no delay. That of keys runs on a
+virtual clock: an hour of sends, all to different sessions, in as long as it takes to compute.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import random
 import sys
 import time
 import tracemalloc
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import attrs
 
@@ -22,15 +22,14 @@ from benchmarks.environment import Environment
 from benchmarks.figures import Spread, plain, table
 from benchmarks.loops import raise_file_limit
 from benchmarks.processes import ServerProcess, Worker
+from benchmarks.send import Match, play
 from benchmarks.worker import Terms, session_ids
 from kodmobi_async import MemoryCooldownTracker
 from kodmobi_async.testing import VirtualClockLoop
 
-if TYPE_CHECKING:
-    from benchmarks.worker import Sample
-
 DELAYS: Final = (0, 10, 200)
 CONCURRENCIES: Final = (1, 8, 64, 512, 4_096)
+TURNS: Final = 5
 SPARE_FILES: Final = 64
 """Open files that a process has besides its connections."""
 
@@ -51,7 +50,7 @@ class Point:
         concurrency: Calls at a time.
         calls: In each round.
         cpu: Microseconds of processor time a call.
-        ratio: To the bare call at 64 at a time and no delay, in the same round.
+        ratio: To the bare call at 64 at a time and no delay, in the turns beside.
     """
 
     contestant: str
@@ -129,7 +128,7 @@ class Scale:
 
     def _quotient(self, delay: int, width: int) -> str:
         ours, bare = self._find(OURS, delay, width), self._find(BASE, delay, width)
-        return "" if ours is None or bare is None else f"{plain(ours.cpu.median / bare.cpu.median)}"
+        return "" if ours is None or bare is None else plain(ours.ratio.median / bare.ratio.median)
 
     def _find(self, name: str, delay: int, width: int) -> Point | None:
         for point in self.points:
@@ -161,35 +160,29 @@ def measure_scale(
 
 
 def _curve(loop: str, concurrencies: list[int], rounds: int, seconds: float) -> list[Point]:
-    samples: dict[tuple[str, int, int], list[Sample]] = {}
-    references: list[Sample] = []
+    matches: dict[tuple[str, int, int], list[Match]] = {}
     cells = [(name, delay, width) for name in (OURS, BASE) for delay in DELAYS for width in concurrencies]
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(ServerProcess())
+        bare = stack.enter_context(Worker(BASE))
         workers = {name: stack.enter_context(Worker(name)) for name in (OURS, BASE)}
+        beside = Terms(server.port, loop, 64, seconds=seconds)
         for number in range(rounds):
             print(f"scale: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
-            references.append(_play(workers[BASE], Terms(server.port, loop, 64, seconds=seconds)))
             for cell in random.sample(cells, len(cells)):
                 name, delay, width = cell
-                before = samples.setdefault(cell, [])
-                terms = Terms(server.port, loop, width, delay, calls=before[0].calls if before else 0, seconds=seconds)
-                before.append(_play(workers[name], terms))
+                terms = Terms(server.port, loop, width, delay, seconds=seconds)
+                matches.setdefault(cell, []).append(play(bare, workers[name], terms, TURNS, beside=beside))
     return [
         Point(
             *cell,
-            calls=played[0].calls,
-            cpu=Spread.of(sample.cpu for sample in played),
-            ratio=Spread.of(sample.cpu / other.cpu for sample, other in zip(played, references, strict=True)),
+            calls=played[0].turns[0].calls,
+            cpu=Spread.of(match.median(lambda turn: turn.cpu) for match in played),
+            ratio=Spread.of(match.ratio for match in played),
         )
         for cell in cells
-        if (played := samples.get(cell))
+        if (played := matches.get(cell))
     ]
-
-
-def _play(worker: Worker, terms: Terms) -> Sample:
-    with worker.match(terms):
-        return worker.turn()
 
 
 def virtual_hour(count: int) -> Keys:

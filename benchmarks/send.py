@@ -213,14 +213,21 @@ def compare(plan: Plan) -> Comparison:
     return Comparison(Environment.here(names), plan, tuple(figures), left_out)
 
 
-def play(bare: Worker, worker: Worker, terms: Terms, turns: int) -> Match:
+def play(bare: Worker, worker: Worker, terms: Terms, turns: int, *, beside: Terms | None = None) -> Match:
     """Let a contestant and the bare call take turns.
+
+    Args:
+        bare: Makes the bare calls.
+        worker: Is the contestant.
+        terms: The contestant's.
+        turns: So many, unless that takes too long.
+        beside: The bare call's terms, if they are others.
 
     Raises:
         ContestantError: One of them failed; its ``worker`` says which.
     """
     ends = time.monotonic() + LONGEST_MATCH
-    with bare.match(terms), worker.match(terms):
+    with bare.match(beside or terms), worker.match(terms):
         match = Match([], [bare.turn()])
         while len(match.turns) < turns and (len(match.turns) < FEWEST_TURNS or time.monotonic() < ends):
             match.turns.append(worker.turn())
