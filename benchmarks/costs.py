@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from benchmarks.environment import Environment
 from benchmarks.figures import table
 from benchmarks.imports import ImportCost, measure_imports
 from benchmarks.instructions import Instructions, count_instructions, is_available
-from benchmarks.processes import ROOT
+from benchmarks.processes import ROOT, on_one_processor
 
 # By the benchmark's name: what it is, and the microseconds that it may take at most.
 OPERATIONS: Final[dict[str, tuple[str, float | None]]] = {
@@ -28,11 +29,13 @@ OPERATIONS: Final[dict[str, tuple[str, float | None]]] = {
     "test_retry_after[date]": ("Retry-After: a date", None),
 }
 LONGEST: Final = 300.0
+PROCESSES: Final = 3
+"""In so many, one after the other, the small operations are measured."""
 
 
 @attrs.frozen
 class Operation:
-    """Microseconds of one small operation: the middle and the best of many batches."""
+    """Microseconds of one small operation: the middle and the best of many batches, in several processes."""
 
     median: float
     low: float
@@ -103,7 +106,21 @@ def measure_costs(*, import_rounds: int, calls: int) -> Costs:
 
 
 def _operations() -> dict[str, Operation] | None:
-    """Run the micro-benchmarks in a process of their own; ``None`` if there is nothing to run them with."""
+    """Run the micro-benchmarks in processes of their own; ``None`` if there is nothing to run them with."""
+    with on_one_processor():
+        runs = [_run_once() for _ in range(PROCESSES)]
+    known = [run for run in runs if run is not None]
+    if len(known) < len(runs):
+        return None
+    return {
+        name: Operation(
+            median=statistics.median(run[name].median for run in known), low=min(run[name].low for run in known)
+        )
+        for name in known[0]
+    }
+
+
+def _run_once() -> dict[str, Operation] | None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "micro.json"
         file = Path(__file__).with_name("test_micro.py")

@@ -1,6 +1,6 @@
 """What importing the package costs beside importing what it stands on, each in a fresh interpreter, turn by turn.
 
-All of it is compiled beforehand, as what pip installs is.
+Each is compared with the two turns beside it. All of it is compiled beforehand, as what pip installs is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from benchmarks.figures import Spread
-from benchmarks.processes import ROOT
+from benchmarks.processes import ROOT, on_one_processor
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -33,7 +33,7 @@ class ImportCost:
     Attributes:
         basis: Of what the package stands on.
         ours: Of the package, with all that.
-        ratio: Of the two, turn by turn.
+        ratio: Of the two, in turns beside each other.
     """
 
     basis: Spread
@@ -42,13 +42,18 @@ class ImportCost:
 
 
 def measure_imports(rounds: int) -> ImportCost:
-    """Import in turn; the first round only compiles."""
-    with compiling_once() as environment:
-        pairs = [(_once(BASIS, environment), _once(PACKAGE, environment)) for _ in range(rounds + 1)][1:]
+    """Import in turn; the first time only compiles."""
+    with compiling_once() as environment, on_one_processor():
+        _once(PACKAGE, environment)
+        basis, ours = [_once(BASIS, environment)], []
+        for _ in range(rounds):
+            ours.append(_once(PACKAGE, environment))
+            basis.append(_once(BASIS, environment))
+    turns = zip(ours, basis, basis[1:], strict=False)
     return ImportCost(
-        basis=Spread.of(basis for basis, _ in pairs),
-        ours=Spread.of(ours for _, ours in pairs),
-        ratio=Spread.of(ours / basis for basis, ours in pairs),
+        basis=Spread.of(basis),
+        ours=Spread.of(ours),
+        ratio=Spread.of(2 * turn / (before + after) for turn, before, after in turns),
     )
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Measure = Callable[[Callable[[], object]], None]
 
 BATCH: Final = 1_000
-ROUNDS: Final = 50
+ROUNDS: Final = 300
 NOW: Final = datetime(2025, 10, 28, 10, 30, tzinfo=UTC)
 
 
