@@ -138,6 +138,25 @@ def test_windows_outlive_the_loop_that_began_them(tracker: MemoryCooldownTracker
         assert runner.run(left()) == pytest.approx(60.0, abs=5.0)
 
 
+def test_time_does_not_go_back_to_before_the_last_send_on_a_loop_that_was_closed(
+    tracker: MemoryCooldownTracker,
+) -> None:
+    async def send() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualClockLoop)
+        await tracker.release(await tracker.acquire(SESSION, "sms", lease=LEASE))
+        loop.jump(1_000.0)
+        await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), 60.0)
+
+    async def left() -> float:
+        return await tracker.remaining(SESSION, "sms")
+
+    with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
+        runner.run(send())
+    with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
+        assert runner.run(left()) == pytest.approx(60.0, abs=5.0)
+
+
 def test_a_wait_on_a_loop_whose_clock_is_coarser_ends_all_the_same(tracker: MemoryCooldownTracker) -> None:
     """A timer that rings a rounding error too early must not be set to that very moment again."""
 

@@ -8,7 +8,7 @@ from typing import Final
 import orjson
 import pytest
 
-from kodmobi_async import KodmobiClient, KodmobiError, Limits, OutcomeUnknownError, RetryPolicy, Timeout
+from kodmobi_async import KodmobiClient, KodmobiError, Limits, OutcomeUnknownError, RetryPolicy, Timeout, TransportError
 from kodmobi_async.emulator import Emulator, Fault
 
 ONCE: Final = RetryPolicy(attempts=1, repeat_unknown=False)
@@ -95,6 +95,20 @@ async def test_each_exchange_ends_at_its_own_deadline(emulator: Emulator, fault:
 
         await asyncio.gather(*map(send, patience))
     assert took == pytest.approx(sorted(patience), abs=0.05)
+
+
+async def test_a_wait_for_a_connection_ends_with_the_call(emulator: Emulator) -> None:
+    emulator.script(Fault.delay(8.0))
+    loop = asyncio.get_running_loop()
+    async with KodmobiClient(emulator.api_key, base_url=emulator.base_url, limits=Limits(connections=1)) as client:
+        holds_it = asyncio.create_task(client.send(emulator.add_session(), "sms"))
+        await asyncio.sleep(1.0)
+        began = loop.time()
+        with pytest.raises(TransportError, match="no connection was to be had"):
+            await client.send(emulator.add_session(), "sms", timeout=Timeout(total=2.0, connect=5.0, attempt=4.0))
+        assert loop.time() - began == pytest.approx(2.0, abs=0.05)
+        await holds_it
+    assert len(emulator.ledger) == 1
 
 
 async def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_one(emulator: Emulator) -> None:

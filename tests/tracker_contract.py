@@ -102,6 +102,8 @@ class TrackerContract:
         await asyncio.sleep(5.0 * self.scale + self.grain)
         holder = await tracker.acquire(SESSION, "sms", lease=LEASE)
         await tracker.start(late, 3600.0)
+        with pytest.raises(CooldownError):
+            await tracker.acquire(SESSION, "sms", lease=LEASE)
         await tracker.release(holder)
         assert await tracker.remaining(SESSION, "sms") == 0.0
 
