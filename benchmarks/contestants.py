@@ -1,6 +1,6 @@
 """Who takes part: ways to send one code, each as its own documentation shows it.
 
-A contestant opens its client for one round and hands out ``call``, which makes one request and reads its answer. The
+A contestant opens its client for one match and hands out ``call``, which makes one request and reads its answer. The
 pools of all that stand on aiohttp are as wide as the concurrency, so that nobody waits for a connection. What is not
 installed is left out, and said to be.
 """

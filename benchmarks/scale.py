@@ -48,7 +48,7 @@ class Point:
         contestant: Whose.
         delay: Milliseconds that the server took.
         concurrency: Calls at a time.
-        calls: In each round.
+        calls: In a turn.
         cpu: Microseconds of processor time a call.
         ratio: To the bare call at 64 at a time and no delay, in the turns beside.
     """
