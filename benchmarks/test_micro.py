@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from benchmarks.server import send_answer
+from benchmarks.server import EXAMPLE_ID, send_answer
 from benchmarks.worker import session_ids
 from kodmobi_async import Channel, CooldownError, KodmobiClient, MemoryCooldownTracker
 from kodmobi_async._wire import Answer, parse_retry_after, read_send, send_request
@@ -107,7 +107,7 @@ def test_decode(measure: Measure) -> None:
 
     def batch() -> None:
         for _ in range(BATCH):
-            read_send(answer)
+            read_send(answer, EXAMPLE_ID)
 
     measure(batch)
 

@@ -33,9 +33,10 @@ from kodmobi_async._settings import (
 from kodmobi_async._transport import Transport
 from kodmobi_async._wire import (
     WINDOW,
+    Redaction,
     canonical_channel,
     canonical_session_id,
-    channels_request,
+    is_channel,
 )
 
 if TYPE_CHECKING:
@@ -112,8 +113,15 @@ class KodmobiClient:
         )
         self._hooks = check_hooks(hooks)
         self._clock = LoopClock()
+        self._redact = Redaction(key.value)
         self._sender = Sender(
-            self._transport, self._clock, policy=_checked(RetryPolicy, retry), limits=limits, hooks=self._hooks
+            self._transport,
+            self._clock,
+            self._cooldowns,
+            policy=_checked(RetryPolicy, retry),
+            limits=limits,
+            hooks=self._hooks,
+            redact=self._redact,
         )
         self._session_ends: OrderedDict[str, float] = OrderedDict()
         self._calls: set[Call] = set()
@@ -232,26 +240,36 @@ class KodmobiClient:
             ClientClosedError: The client is closed, or was closed before the call ended.
             WrongLoopError: The client works for another event loop.
         """
-        request = channels_request(None if session_id is None else canonical_session_id(session_id))
+        session = None if session_id is None else canonical_session_id(session_id)
         await self._enter()
         call = Call(self._timeout)
-        verdict = await self._run(call, self._sender.ask_channels(call, request))
+        verdict = await self._run(call, self._sender.ask_channels(call, session))
         if verdict.result is not None:
             return verdict.result
         assert verdict.error is not None  # noqa: S101 a verdict has one of the two
         verdict.error.outcome = Outcome.NOT_SENT
         raise verdict.error
 
-    async def remaining(self, session_id: ULID | str, channel: Channel | str) -> float:
+    async def remaining(self, session_id: ULID | str, channel: Channel | str, *, refresh: bool = False) -> float:
         """Return the seconds until the next send of this pair may go; 0.0 = now.
 
         A send under way counts as a full window.
 
+        Args:
+            session_id: The session's ULID.
+            channel: The channel.
+            refresh: Ask the service first, as `channels` does: it also knows of sends by others, and by this program
+                before it was restarted.
+
         Raises:
             InvalidRequestError: This is no session, or no channel.
             WrongLoopError: The client works for another event loop.
+            KodmobiError: With ``refresh``, all that `channels` raises.
         """
-        return await self._cooldowns.remaining(canonical_session_id(session_id), canonical_channel(channel))
+        session, name = canonical_session_id(session_id), canonical_channel(channel)
+        if refresh:
+            await self.channels(session)
+        return await self._cooldowns.remaining(session, name)
 
     async def aclose(self, *, grace: float = CLOSE_GRACE) -> None:
         """Close the client: no new calls, and an end to those under way.
@@ -365,7 +383,9 @@ class KodmobiClient:
         if verdict.result is not None:
             if call.session_left is not None and call.session_left > 0:
                 self._remember_end(call.session_id, call.session_left)
-            await self._settle(call, reservation, verdict.result.channel.timeout)
+            accepted = verdict.result.channel
+            also = None if accepted.type is call.channel or _alike(accepted.type, call.channel) else accepted.type
+            await self._settle(call, reservation, accepted.timeout, also=also)
             if reservation.window != "local":
                 return attrs.evolve(verdict.result, window=reservation.window)
             return verdict.result
@@ -385,13 +405,18 @@ class KodmobiClient:
         ends = self._session_ends.get(session_id)
         return patience if ends is None else min(patience, max(0.0, ends - self._clock.now()))
 
-    async def _settle(self, call: Send, reservation: Reservation, block: float | None) -> None:
+    async def _settle(
+        self, call: Send, reservation: Reservation, block: float | None, *, also: str | None = None
+    ) -> None:
+        """Block the slot for ``block`` seconds, and ``also`` the channel that the code went over instead."""
         try:
             if block is None:
                 await self._cooldowns.release(reservation)
             else:
                 await self._cooldowns.start(reservation, block)
         finally:
+            if also is not None and block and is_channel(also):
+                await self._cooldowns.observe(call.session_id, also, block)
             if reservation.degraded is not None and self._hooks:
                 record = TrackerDegraded(call.number, call.session_id, call.channel, reservation.degraded)
                 tell(self._hooks, record)
@@ -411,7 +436,7 @@ class KodmobiClient:
                 self._tell_cooldown(call, error)
             self._tell_end(call, loop.time() - began, outcome, error=error)
             raise
-        self._tell_end(call, loop.time() - began, Outcome.ACCEPTED, confirmed=result.confirmed)
+        self._tell_end(call, loop.time() - began, Outcome.ACCEPTED, result)
         return result
 
     def _tell_end(
@@ -419,8 +444,8 @@ class KodmobiClient:
         call: Send,
         duration: float,
         outcome: Outcome,
+        result: SendResult | None = None,
         *,
-        confirmed: bool = False,
         error: BaseException | None = None,
     ) -> None:
         record = SendFinished(
@@ -429,7 +454,8 @@ class KodmobiClient:
             call.channel,
             outcome=outcome,
             attempts=call.attempts,
-            confirmed=confirmed,
+            sent_to=None if result is None else self._redact(result.channel.type),
+            confirmed=result is not None and result.confirmed,
             error=error,
             duration=duration,
         )
@@ -440,6 +466,11 @@ class KodmobiClient:
             by_service = error.outcome is not Outcome.NOT_SENT
             hit = CooldownHit(call.number, call.session_id, call.channel, error.retry_after, by_service)
             tell(self._hooks, hit)
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two channel names mean the same channel."""
+    return one.lower() == other.lower()
 
 
 def _checked(kind: type[T], value: object) -> T:

@@ -20,16 +20,12 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 import attrs
 
 from kodmobi_async._errors import ConfigurationError, Outcome
+from kodmobi_async._models import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _log: Final = logging.getLogger("kodmobi_async")
-
-
-def shorten(session_id: str) -> str:
-    """Return enough of a session id to recognise it by, and too little to use it."""
-    return f"{session_id[:4]}…{session_id[-4:]}"
 
 
 class Phase(StrEnum):
@@ -164,6 +160,8 @@ class SendFinished:
         session_id: The session; records show it shortened.
         channel: The channel.
         outcome: What became of the code.
+        sent_to: The channel that the service says it took the code for, which may be another than ``channel``; ``None``
+            where it did not say.
         attempts: How many requests were made.
         confirmed: Asking the service showed that the send had arrived.
         error: What the call raises, a cancellation included; ``None`` if it returns a result.
@@ -174,6 +172,7 @@ class SendFinished:
     session_id: str = attrs.field(repr=shorten)
     channel: str
     outcome: Outcome
+    sent_to: str | None
     attempts: int
     confirmed: bool
     error: BaseException | None

@@ -145,7 +145,7 @@ class Pool:
                 raise aiohttp.ClientConnectionResetError
             exchange = self._watch.begin(protocol, deadline)
             protocol.set_response_params(read_until_eof=True)
-            progress.written = True
+            progress.written, progress.connection = True, protocol
             protocol.transport.write(self._spell(request))
             message, content = await protocol.read()
             while message.code in _INTERIM and message.code != _SWITCHING:

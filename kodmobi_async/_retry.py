@@ -27,7 +27,17 @@ from kodmobi_async._errors import (
     UnreadableResponseError,
 )
 from kodmobi_async._pacing import Gate
-from kodmobi_async._wire import WINDOW, Answer, Fault, Progress, outcome_of, read_channels, read_error, read_send
+from kodmobi_async._wire import (
+    WINDOW,
+    Answer,
+    Fault,
+    Progress,
+    Redaction,
+    outcome_of,
+    read_channels,
+    read_error,
+    read_send,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -50,6 +60,7 @@ class Verdict(Generic[T]):
         again: Another attempt makes sense.
         retry_after: Seconds that the service wants left in peace before it.
         gated: The gate sees to that wait.
+        foreign: What came back answers another request.
     """
 
     result: T | None = None
@@ -57,6 +68,7 @@ class Verdict(Generic[T]):
     again: bool = False
     retry_after: float = 0.0
     gated: bool = False
+    foreign: bool = False
 
 
 # "Try again later": the service answered, did nothing, and may do it another time.
@@ -64,7 +76,13 @@ _LATER: Final = frozenset({408, 421, 425, 503})
 
 
 def judge_send(
-    came: Answer | Fault, progress: Progress, session_id: str, channel: str, policy: RetryPolicy
+    came: Answer | Fault,
+    progress: Progress,
+    session_id: str,
+    channel: str,
+    *,
+    policy: RetryPolicy,
+    redact: Redaction,
 ) -> Verdict[SendResult]:
     """Return the verdict over one attempt to send."""
     if isinstance(came, Fault):
@@ -74,11 +92,8 @@ def judge_send(
         return Verdict(error=TransportError(f"nothing was sent: {came.reason}"), again=not came.permanent)
     outcome = outcome_of(came.status)
     if outcome is Outcome.ACCEPTED:
-        try:
-            return Verdict(read_send(came))
-        except UnreadableResponseError as unreadable:
-            return Verdict(error=unreadable)
-    error = read_error(came, session_id, channel)
+        return _accepted(came, session_id, policy)
+    error = read_error(came, redact, session_id=session_id, channel=channel)
     if outcome is Outcome.UNKNOWN:
         # a 3xx comes again, and where it leads to is none of the service's
         again = policy.repeat_unknown and came.status >= 500  # noqa: PLR2004 HTTP's class
@@ -86,7 +101,16 @@ def judge_send(
     return _refused(error)
 
 
-def judge_channels(came: Answer | Fault) -> Verdict[tuple[SessionChannel, ...]]:
+def _accepted(answer: Answer, session_id: str, policy: RetryPolicy) -> Verdict[SendResult]:
+    try:
+        return Verdict(read_send(answer, session_id))
+    except UnreadableResponseError as unreadable:
+        return Verdict(error=unreadable)
+    except OutcomeUnknownError as unknown:
+        return Verdict(error=unknown, again=policy.repeat_unknown, foreign=True)
+
+
+def judge_channels(came: Answer | Fault, redact: Redaction) -> Verdict[tuple[SessionChannel, ...]]:
     """Return the verdict over one attempt to ask for the channels, which may be repeated at will."""
     if isinstance(came, Fault):
         failed = TransportError(f"the channels could not be asked for: {came.reason}")
@@ -97,7 +121,7 @@ def judge_channels(came: Answer | Fault) -> Verdict[tuple[SessionChannel, ...]]:
             return Verdict(read_channels(came))
         except UnreadableResponseError as unreadable:
             return Verdict(error=unreadable)
-    error = read_error(came)
+    error = read_error(came, redact)
     if outcome is Outcome.UNKNOWN:
         again = came.status >= 500  # noqa: PLR2004 HTTP's class
         return Verdict(error=error, again=again, retry_after=_asked(error))
@@ -168,10 +192,10 @@ async def retry(
     def out_of_time(state: RetryCallState) -> bool:
         verdict = verdict_of(state)
         begins = loop.time() + (verdict.retry_after if verdict.gated else state.upcoming_sleep)
-        return begins > bounds.last_start and _explain(verdict, "no time is left for another attempt")
+        return begins > bounds.last_start and stop(verdict, "no time is left for another attempt")
 
     def out_of_budget(state: RetryCallState) -> bool:
-        return not budget.take() and _explain(verdict_of(state), "the client's retry budget is empty")
+        return not budget.take() and stop(verdict_of(state), "the client's retry budget is empty")
 
     used_up = stop_after_attempt(policy.attempts)
     engine = AsyncRetrying(
@@ -185,7 +209,9 @@ async def retry(
     return await engine(attempt_or_first)
 
 
-def _explain(verdict: Verdict[T], reason: str) -> bool:
-    if verdict.error is not None:
+def stop(verdict: Verdict[T], reason: str) -> bool:
+    """Let no attempt follow the verdict, and say why in its error; return ``True``."""
+    if verdict.again and verdict.error is not None:
         verdict.error.args = (f"{verdict.error}; {reason}",)
+    verdict.again = False
     return True

@@ -6,6 +6,7 @@ What is known of a send at any moment stands in its `Send`, so that whoever inte
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import math
@@ -17,13 +18,14 @@ from kodmobi_async._errors import CooldownError, KodmobiError, Outcome, OutcomeU
 from kodmobi_async._hooks import AttemptFinished, GateClosed, Hook, Phase, RetryScheduled, tell
 from kodmobi_async._models import SendResult
 from kodmobi_async._pacing import Gate, RetryBudget
-from kodmobi_async._retry import Verdict, judge_channels, judge_send, retry
+from kodmobi_async._retry import Verdict, judge_channels, judge_send, retry, stop
 from kodmobi_async._wire import (
     WINDOW,
     Answer,
     Fault,
     Progress,
     channels_request,
+    is_channel,
     outcome_of,
     send_request,
     session_left,
@@ -31,13 +33,16 @@ from kodmobi_async._wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine, Iterable, Sequence
 
-    from kodmobi_async._cooldown import LoopClock
+    from kodmobi_async._cooldown import CooldownTracker, LoopClock
     from kodmobi_async._models import Channel, SessionChannel
     from kodmobi_async._settings import Limits, RetryPolicy, Timeout
     from kodmobi_async._transport import Transport
-    from kodmobi_async._wire import Request
+    from kodmobi_async._wire import Redaction, Request
+
+_GRAIN: Final = 1.0
+"""Seconds by which the service may round what it says of a window."""
 
 _NOTHING_YET: Final = Progress()
 _numbers: Final = itertools.count(1)
@@ -112,9 +117,10 @@ class Send(Call):
 
     def outcome_of_attempt(self) -> Outcome:
         """Return what is known at this moment of the code by the latest attempt alone."""
-        if self.progress.status is not None:
-            return outcome_of(self.progress.status)
-        return Outcome.UNKNOWN if self.progress.written else Outcome.NOT_SENT
+        progress = self.progress
+        if progress.status is not None and not progress.foreign:
+            return outcome_of(progress.status)
+        return Outcome.UNKNOWN if progress.written else Outcome.NOT_SENT
 
     def outcome_now(self) -> Outcome:
         """Return what is known of the code at this moment, the latest attempt included."""
@@ -126,10 +132,20 @@ class Sender:
     """What all calls of a client share on their way to the service."""
 
     def __init__(
-        self, transport: Transport, clock: LoopClock, *, policy: RetryPolicy, limits: Limits, hooks: Sequence[Hook]
+        self,
+        transport: Transport,
+        clock: LoopClock,
+        cooldowns: CooldownTracker,
+        *,
+        policy: RetryPolicy,
+        limits: Limits,
+        hooks: Sequence[Hook],
+        redact: Redaction,
     ) -> None:
         self._transport = transport
         self._clock = clock
+        self._cooldowns = cooldowns
+        self._redact = redact
         self._policy = policy
         self._hooks = hooks
         self._gate = Gate(limits.rate)
@@ -153,8 +169,9 @@ class Sender:
             self._budget.give_back(retried=call.attempts > 1)
         return verdict
 
-    async def ask_channels(self, call: Call, request: Request) -> Verdict[tuple[SessionChannel, ...]]:
+    async def ask_channels(self, call: Call, session_id: str | None) -> Verdict[tuple[SessionChannel, ...]]:
         """Ask until there is an answer that counts; return the last verdict."""
+        request = channels_request(session_id)
         call.begin()
         loop = asyncio.get_running_loop()
 
@@ -162,7 +179,7 @@ class Sender:
             held_back = await self._pass_gate(call)
             if held_back is not None:
                 return Verdict(error=held_back)
-            verdict = judge_channels(await self._exchange(call, request, Progress(), loop.time()))
+            verdict = judge_channels(await self._exchange(call, request, Progress(), loop.time()), self._redact)
             if verdict.gated:
                 self._close_gate(verdict.retry_after, None)
             return verdict
@@ -170,7 +187,15 @@ class Sender:
         verdict = await attempt()
         if verdict.again:
             verdict = await retry(attempt, verdict, policy=self._policy, bounds=call, budget=self._budget)
+        if session_id is not None and verdict.result is not None:
+            await self.remember(session_id, verdict.result)
         return verdict
+
+    async def remember(self, session_id: str, channels: Iterable[SessionChannel]) -> None:
+        """Pass on to the tracker what the service says of the session's windows."""
+        for channel in channels:
+            if channel.timeout > 0 and is_channel(channel.type):
+                await self._cooldowns.observe(session_id, channel.type, channel.timeout)
 
     async def _attempt(self, call: Send, request: Request) -> Verdict[SendResult]:
         """Make one attempt; ask what became of it where that is not known."""
@@ -184,21 +209,31 @@ class Sender:
         call.attempts += 1
         try:
             came = await self._exchange(call, request, progress, began)
-        finally:
+        except BaseException:
             if self._hooks:
                 self._tell_attempt(call, loop.time() - began)
-        verdict = judge_send(came, progress, call.session_id, call.channel, self._policy)
-        if verdict.gated:
-            self._close_gate(verdict.retry_after, call.number)
+            raise
+        verdict = self._judge(call, came, loop.time() - began)
         if verdict.result is not None and isinstance(came, Answer):
             call.session_left = session_left(came, verdict.result)
             if call.attempts > 1:
                 return Verdict(attrs.evolve(verdict.result, attempts=call.attempts))
         elif verdict.error is not None and verdict.error.outcome is Outcome.UNKNOWN:
             call.first_unknown = min(call.first_unknown, began)
-            confirmed = await self._ask_whether_sent(call) if verdict.again else None
-            if confirmed is not None:
-                return Verdict(confirmed)
+            if verdict.again:
+                return await self._ask_whether_sent(call, verdict)
+        return verdict
+
+    def _judge(self, call: Send, came: Answer | Fault, duration: float) -> Verdict[SendResult]:
+        """Return what an attempt came to, with all that follows from it at once."""
+        progress = call.progress
+        verdict = judge_send(came, progress, call.session_id, call.channel, policy=self._policy, redact=self._redact)
+        if verdict.foreign:
+            progress.disown()  # with nothing awaited since: nobody else has the connection yet
+        if self._hooks:
+            self._tell_attempt(call, duration)
+        if verdict.gated:
+            self._close_gate(verdict.retry_after, call.number)
         return verdict
 
     def _close_gate(self, seconds: float, call: int | None) -> None:
@@ -230,19 +265,34 @@ class Sender:
         self._gate.pass_at(now, now)
         return None
 
-    async def _ask_whether_sent(self, call: Send) -> SendResult | None:
-        """Return a result if the service says that the session's channel is blocked: then the send has arrived."""
+    async def _ask_whether_sent(self, call: Send, verdict: Verdict[SendResult]) -> Verdict[SendResult]:
+        """Ask what became of an unknown attempt, and return the verdict in that light.
+
+        If the service says that the channel is blocked, the send has arrived. If instead *another* channel has become
+        blocked since, and not by this client as far as the tracker knows, the service may have sent over that one: a
+        repeat might put out a second code, so there is none.
+        """
         if await self._pass_gate(call) is not None:
-            return None
-        verdict = judge_channels(
-            await self._exchange(call, channels_request(call.session_id), Progress(), asyncio.get_running_loop().time())
-        )
-        if verdict.gated:
-            self._close_gate(verdict.retry_after, call.number)
-        for channel in verdict.result or ():
-            if channel.type.lower() == call.channel.lower() and channel.timeout > 0:
-                return SendResult(to_ulid(call.session_id), None, channel, call.attempts, confirmed=True)
-        return None
+            return verdict
+        request, now = channels_request(call.session_id), asyncio.get_running_loop().time()
+        asked = judge_channels(await self._exchange(call, request, Progress(), now), self._redact)
+        if asked.gated:
+            self._close_gate(asked.retry_after, call.number)
+        since = WINDOW - (asyncio.get_running_loop().time() - call.first_unknown) - _GRAIN
+        for channel in asked.result or ():
+            if channel.timeout <= 0:
+                continue
+            if channel.type.lower() == call.channel.lower():
+                verdict = Verdict(SendResult(to_ulid(call.session_id), None, channel, call.attempts, confirmed=True))
+                break
+            if channel.timeout >= since and is_channel(channel.type):
+                known = 0.0
+                with contextlib.suppress(KodmobiError):
+                    known = await self._cooldowns.remaining(call.session_id, channel.type)
+                if known < channel.timeout - _GRAIN:
+                    stop(verdict, "another channel was sent to meanwhile, perhaps by this request")
+        await self.remember(call.session_id, asked.result or ())
+        return verdict
 
     def _tell_attempt(self, call: Send, duration: float) -> None:
         status = call.progress.status
@@ -282,7 +332,9 @@ def conclude(call: Send, error: KodmobiError | None) -> tuple[KodmobiError, Kodm
     if not call.is_unknown:
         return error, None, None
     if isinstance(error, OutcomeUnknownError):
-        error.args = (f"nobody knows whether the code was sent: {error}",)
+        error.args = (f"it is unknown whether the code was sent: {error}",)
         return error, None, WINDOW
-    unknown = OutcomeUnknownError(f"nobody knows whether the code was sent; at last: {error}", safe_after=WINDOW)
+    unknown = OutcomeUnknownError(
+        f"it is unknown whether the code was sent; the last attempt: {error}", safe_after=WINDOW
+    )
     return unknown, error, WINDOW

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -91,6 +90,7 @@ class _NotedBody(BytesPayload):
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         self._progress.written = True
+        self._progress.connection = getattr(writer, "protocol", None)  # the abstract writer does not know it
         try:
             await super().write_with_length(writer, content_length)
         except aiohttp.ClientConnectionResetError:
@@ -121,7 +121,6 @@ class Transport:
         session: aiohttp.ClientSession | None,
     ) -> None:
         self._base_url = base_url
-        self._key_in_json = api_key.replace("\\", r"\\").replace('"', r"\"").encode("ascii")
         self._limits = limits
         self._borrowed = session
         self._pool: Pool | None = None
@@ -168,7 +167,7 @@ class Transport:
                 if body is None:
                     fault = Fault(f"it is longer than {MAX_BODY_BYTES} bytes")
                     break
-                return Answer(progress.status or 0, progress.headers, self._redact(body))
+                return Answer(progress.status or 0, progress.headers, body)
             except asyncio.CancelledError as cancelled:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
@@ -238,26 +237,6 @@ class Transport:
         # aiohttp has no public word for it, and would notice only after connecting
         if getattr(session, "_loop", None) not in (None, asyncio.get_running_loop()):
             raise WrongLoopError("the borrowed aiohttp session belongs to another event loop")
-
-    def _redact(self, body: bytes) -> bytes:
-        """Return a body in which the key does not stand, whichever way JSON lets it be spelled."""
-        # an answer that repeats the key must not carry it into an error
-        plain = _ESCAPE.sub(_spelled_plainly, body) if _BACKSLASH in body else body
-        return plain.replace(self._key_in_json, b"[api key]")
-
-
-# As a number: looking for bytes in bytes goes through an exception, and takes ten times as long.
-_BACKSLASH: Final = ord("\\")
-# One escape in a JSON string: a printable ASCII character by its number, or anything else.
-_ESCAPE: Final = re.compile(rb"\\(?:u00([2-7][0-9A-Fa-f])|.)", re.DOTALL)
-
-
-def _spelled_plainly(escape: re.Match[bytes]) -> bytes:
-    """Return the shortest spelling of an escape."""
-    if escape[1] is None:
-        return b"/" if escape[0] == rb"\/" else escape[0]
-    char = bytes([int(escape[1], 16)])
-    return b"\\" + char if char in (b'"', b"\\") else char
 
 
 async def _closing(pool: Pool) -> AsyncGenerator[None]:

@@ -10,7 +10,7 @@ import functools
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 import attrs
 import cattrs
@@ -23,6 +23,7 @@ from kodmobi_async._errors import (
     CooldownError,
     InvalidRequestError,
     Outcome,
+    OutcomeUnknownError,
     ResponseError,
     UnreadableResponseError,
 )
@@ -30,6 +31,8 @@ from kodmobi_async._models import Channel, SendResult, SessionChannel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+T = TypeVar("T")
 
 WINDOW: Final = 60.0
 """Seconds for which a channel is blocked after a send. Source: "Each channel has 60 seconds sending timeout"."""
@@ -81,20 +84,42 @@ class Answer:
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
+class Closable(Protocol):
+    """A connection, as far as the rules know it."""
+
+    def close(self) -> None:
+        """Close it now."""
+        ...
+
+
 class Progress:
     """How far an exchange has come."""
 
-    __slots__ = ("headers", "status", "unusable", "written")
+    __slots__ = ("connection", "foreign", "headers", "status", "unusable", "written")
 
     def __init__(self) -> None:
         self.written = False
         """The request was handed to a connected socket."""
+        self.connection: Closable | None = None
+        """The connection that the request was written to."""
+        self.foreign = False
+        """The answer belongs to another request."""
         self.unusable = False
         """The connection turned out to be of no use any more when the request was about to be written."""
         self.status: int | None = None
         """The status that came back."""
         self.headers: Mapping[str, str] = _NO_HEADERS
         """The headers that came with it."""
+
+    def disown(self) -> None:
+        """Note that the answer belongs to another request, and close its connection: the next answer may, too.
+
+        A connection that is back in its pool is closed before anyone else can take it, if nothing was awaited since
+        the answer was read.
+        """
+        self.foreign = True
+        if self.connection is not None:
+            self.connection.close()
 
 
 @attrs.define
@@ -158,6 +183,11 @@ def canonical_channel(channel: Channel | str) -> Channel | str:
         )
     # a plain string, whatever enumeration of the user's own it may come from
     return _KNOWN_CHANNELS.get(channel.lower(), str.__str__(channel))
+
+
+def is_channel(name: str) -> bool:
+    """Whether a channel of this name could be asked for."""
+    return _CHANNEL.fullmatch(name) is not None
 
 
 def send_request(session_id: str, channel: str) -> Request:
@@ -295,14 +325,7 @@ def _channel_name(value: Any, _: Any) -> Channel | str:
     return _KNOWN_CHANNELS.get(value, value)
 
 
-def _ulid(value: Any, _: Any) -> ULID:
-    try:
-        return to_ulid(canonical_session_id(value))
-    except InvalidRequestError:
-        raise _WrongShapeError from None
-
-
-def _moment(value: Any, _: Any) -> datetime | None:
+def _moment(value: Any) -> datetime | None:
     # [open] "string or datetime": ISO 8601 is the only form seen. Without an offset it is read as UTC; a string that
     # is no date, and null, say nothing about the session's end.
     if value is None:
@@ -323,53 +346,77 @@ def _make_converter() -> cattrs.Converter:
         str: _text,
         bool: _boolean,
         float: _number,
-        ULID: _ulid,
         Channel | str: _channel_name,
-        datetime | None: _moment,
     }
     for kind, hook in hooks.items():
         converter.register_structure_hook(kind, hook)
-    # how many requests it took, and who knows of the window, is not the service's to say
-    ours = cattrs.override(omit=True)
-    send_result = cattrs.gen.make_dict_structure_fn(SendResult, converter, attempts=ours, confirmed=ours, window=ours)
-    converter.register_structure_hook(SendResult, send_result)
     return converter
 
 
 _converter: Final = _make_converter()
-_structure_send: Final = _converter.get_structure_hook(SendResult)
-_structure_channels: Final = _converter.get_structure_hook(list[SessionChannel])
+_structure_channel: Final = _converter.get_structure_hook(SessionChannel)
+_structure_list: Final = _converter.get_structure_hook(list[SessionChannel])
 
 
-def _structure(answer: Answer, container: type, structure: Callable[[Any, Any], Any], kind: Any) -> Any:
-    """Return the body of a 2xx answer, a JSON ``container``, as ``kind``.
+def _is_foreign(named: Any, session_id: str) -> bool:
+    """Return whether an answer names another session; what is no session's name at all is another matter."""
+    if named == session_id:
+        return False
+    try:
+        return canonical_session_id(named) != session_id
+    except InvalidRequestError:
+        raise _WrongShapeError from None
 
-    Raises:
-        UnreadableResponseError: It cannot be read so. Raised outside any ``except``: a decoding error holds the body.
+
+def _structure_send(body: dict[str, Any], session_id: str) -> SendResult:
+    if _is_foreign(body["session_id"], session_id):
+        raise OutcomeUnknownError("the answer names another session", safe_after=WINDOW)
+    channel = _structure_channel(body["channel"], SessionChannel)
+    return SendResult(to_ulid(session_id), _moment(body["session_expired_at"]), channel)
+
+
+def _structure_channels(body: list[Any], _: str) -> tuple[SessionChannel, ...]:
+    return tuple(_structure_list(body, list[SessionChannel]))
+
+
+def _parse(answer: Answer, container: type, structure: Callable[[Any, str], T], session_id: str = "") -> T | str:
+    """Return the body of a 2xx answer, a JSON ``container``, as ``structure`` makes it; or why it cannot be read.
+
+    That reason is raised elsewhere: the variables here hold the body, which may repeat the key.
     """
-    reason = answer.flaw
-    if reason is None:
-        try:
-            value = orjson.loads(answer.body)
-            if isinstance(value, container):
-                return structure(value, kind)
-            reason = "it is not the documented shape"
-        except orjson.JSONDecodeError:
-            reason = "it is not JSON"
-        except (_WrongShapeError, KeyError, TypeError):
-            reason = "it is not the documented shape"
-    raise UnreadableResponseError(f"the service said HTTP {answer.status}, but its answer cannot be read: {reason}")
+    if answer.flaw is not None:
+        return answer.flaw
+    try:
+        value = orjson.loads(answer.body)
+        if isinstance(value, container):
+            return structure(value, session_id)
+    except orjson.JSONDecodeError:
+        return "it is not JSON"
+    except (_WrongShapeError, KeyError, TypeError):
+        pass
+    return "it is not the documented shape"
 
 
-def read_send(answer: Answer) -> SendResult:
+def _unreadable(answer: Answer, reason: str) -> UnreadableResponseError:
+    return UnreadableResponseError(f"the service said HTTP {answer.status}, but its answer cannot be read: {reason}")
+
+
+def read_send(answer: Answer, session_id: str) -> SendResult:
     """Return what a 2xx answer to ``POST /send`` says.
 
+    Args:
+        answer: The answer.
+        session_id: The session that was asked about, in canonical spelling.
+
     Raises:
+        OutcomeUnknownError: The answer names another session, and so says nothing about this one.
         UnreadableResponseError: The body is not the documented shape, or could not be read to its end.
     """
     # [open] A 2xx that holds the error envelope ("success": false) is read as any other unexpected body: accepted, as
     # far as anyone can tell.
-    read: SendResult = _structure(answer, dict, _structure_send, SendResult)
+    read = _parse(answer, dict, _structure_send, session_id)
+    if isinstance(read, str):
+        raise _unreadable(answer, read)
     return read
 
 
@@ -379,7 +426,10 @@ def read_channels(answer: Answer) -> tuple[SessionChannel, ...]:
     Raises:
         UnreadableResponseError: The body is not the documented shape, or could not be read to its end.
     """
-    return tuple(_structure(answer, list, _structure_channels, list[SessionChannel]))
+    read = _parse(answer, list, _structure_channels)
+    if isinstance(read, str):
+        raise _unreadable(answer, read)
+    return read
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------
@@ -431,11 +481,34 @@ def outcome_of(status: int) -> Outcome:
     return Outcome.UNKNOWN
 
 
-def _words(value: Any) -> str | None:
+class Redaction:
+    """Takes secrets out of text that the service has written, before it gets into an error, a record or a log."""
+
+    __slots__ = ("_secrets",)
+
+    # no secret holds this character: keys are printable ASCII
+    PLACEHOLDER: Final = "•••"
+
+    def __init__(self, *secrets: str) -> None:
+        self._secrets = secrets
+
+    def __call__(self, text: str) -> str:
+        """Return ``text`` with the placeholder where a secret stood."""
+        for secret in self._secrets:
+            text = text.replace(secret, self.PLACEHOLDER)
+        return text
+
+
+NOTHING_SECRET: Final = Redaction()
+
+
+def _words(value: Any, redact: Redaction) -> str | None:
     """Return text of the service fit for one line of a terminal or a log."""
     if not isinstance(value, str):
         return None
-    return "".join(char if char.isprintable() else " " for char in value[:_LONGEST_WORDS]).strip() or None
+    # redacted first: half a secret is not found any more
+    text = redact(value)[:_LONGEST_WORDS]
+    return "".join(char if char.isprintable() else " " for char in text).strip() or None
 
 
 def _envelope(answer: Answer) -> dict[str, Any]:
@@ -446,21 +519,23 @@ def _envelope(answer: Answer) -> dict[str, Any]:
     return cast("dict[str, Any]", read) if isinstance(read, dict) else {}
 
 
-def read_error(answer: Answer, session_id: str = "", channel: str = "") -> CooldownError | ResponseError:
+def read_error(
+    answer: Answer, redact: Redaction = NOTHING_SECRET, *, session_id: str = "", channel: str = ""
+) -> CooldownError | ResponseError:
     """Return the error that an answer other than 2xx stands for.
 
     The service's code decides first, the status second; unknown codes survive in ``sys_message``.
 
     Args:
         answer: The answer.
+        redact: Takes secrets out of what the service says.
         session_id: The session asked about, for an error that names it.
         channel: The channel asked about.
     """
     envelope = _envelope(answer)
-    code, message = (
-        _words(envelope.get("sys_message")),
-        _words(envelope.get("message")) or _words(envelope.get("error")),
-    )
+    code = envelope.get("sys_message")
+    code = code if isinstance(code, str) else ""
+    message = _words(envelope.get("message"), redact) or _words(envelope.get("error"), redact)
     retry_after = parse_retry_after(answer.headers.get("Retry-After"), dated(answer) or datetime.now(UTC))
     outcome = outcome_of(answer.status)
     # [open] How an early re-send is answered: the code is believed under any 4xx; "too soon, again in 0 s" means a
@@ -475,12 +550,13 @@ def read_error(answer: Answer, session_id: str = "", channel: str = "") -> Coold
             outcome=outcome,
         )
     kind = _BY_STATUS.get(answer.status, errors.ServerError if answer.status >= 500 else ResponseError)
-    kind, hint = _BY_CODE.get(code or "", (kind, None))
-    text = f"HTTP {answer.status}" + (f" {code}" if code else "") + (f": {message}" if message else "")
+    kind, hint = _BY_CODE.get(code, (kind, None))
+    shown = _words(code, redact)
+    text = f"HTTP {answer.status}" + (f" {shown}" if shown else "") + (f": {message}" if message else "")
     return kind(
         text + (f" ({hint})" if hint else ""),
         status=answer.status,
-        sys_message=code,
+        sys_message=shown,
         message=message,
         retry_after=retry_after,
         outcome=outcome,

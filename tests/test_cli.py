@@ -253,7 +253,7 @@ def test_an_unknown_outcome_is_exit_6_and_says_when_sending_is_safe(
     script(service, fault, times=50, endpoint=None)
     assert send(service, "--json") == 6
     out, err = capsys.readouterr()
-    assert one_line(err, "error: nobody knows whether the code was sent", "sending again is safe after 60 s")
+    assert one_line(err, "error: it is unknown whether the code was sent", "sending again is safe after 60 s")
     assert json.loads(out)["error"]["safe_after"] == 60.0
     assert json.loads(out)["error"]["outcome"] == "unknown"
 

@@ -42,6 +42,13 @@ AT_ONCE: Final = 50
 TOO_SOON: Final = {"success": False, "sys_message": "ERROR_MESSAGE_ATTEMPT", "error": "Relax", "status": 429}
 
 
+FOREIGN: Final = {
+    "session_id": "01K8N1VMPN0EE389K72YW0CBM9",
+    "session_expired_at": None,
+    "channel": {"name": "SMS", "type": CHANNEL, "is_active": True, "timeout": 60, "image_url": "", "link": ""},
+}
+
+
 # -- the faults -------------------------------------------------------------------------------------------------------
 # Not among them: a 2xx for what was not done, and a 4xx or 503 for what was. There the service itself tells a lie.
 
@@ -105,6 +112,10 @@ FAULTS: Final[dict[str, Fault]] = {
             (201, "without a body", None, b""),
             (204, "as it should be", None, b""),
         )
+    },
+    **{
+        f"another session's answer{', processed' if process else ''}": Fault.answer(200, body=FOREIGN, process=process)
+        for process in (False, True)
     },
     **{
         f"refused: {code}": Fault.refuse(code)

@@ -112,7 +112,7 @@ async def test_an_unknown_outcome_is_a_warning_that_names_no_session(
         with pytest.raises(OutcomeUnknownError):
             await client.send(session, "sms")
     assert [record.getMessage() for record in log.records if record.levelno > logging.DEBUG] == [
-        "nobody knows whether a code was sent over sms"
+        "it is unknown whether a code was sent over sms"
     ]
     assert lines(log, session)[-1] == "OutcomeUnknownError, unknown; attempts: 1"
 

@@ -120,6 +120,7 @@ async def test_a_send_is_one_client_span_with_the_attributes_that_the_convention
         "kodmobi.channel": "sms",
         "kodmobi.outcome": "accepted",
         "kodmobi.confirmed": False,
+        "kodmobi.sent_to": "sms",
     }
     assert unset(span)
     scope = span.instrumentation_scope

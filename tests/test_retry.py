@@ -24,7 +24,7 @@ from kodmobi_async import (
 )
 from kodmobi_async._pacing import RetryBudget
 from kodmobi_async._retry import Verdict, backoff, judge_channels, judge_send, retry
-from kodmobi_async._wire import WINDOW, Answer, Fault, Progress, outcome_of
+from kodmobi_async._wire import NOTHING_SECRET, WINDOW, Answer, Fault, Progress, outcome_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -94,7 +94,7 @@ def test_no_pause_is_negative_or_longer_than_the_maximum(attempt: int, initial: 
 def judged(came: Answer | Fault, *, written: bool = True, policy: RetryPolicy = REPEATING) -> Verdict[Any]:
     progress = Progress()
     progress.written = written
-    return judge_send(came, progress, SESSION, "sms", policy)
+    return judge_send(came, progress, SESSION, "sms", policy=policy, redact=NOTHING_SECRET)
 
 
 def error_of(verdict: Verdict[Any]) -> KodmobiError:
@@ -122,7 +122,7 @@ def test_a_send_is_made_again_only_after_what_may_change(status: int) -> None:
 
 @pytest.mark.parametrize("status", range(100, 600))
 def test_channels_are_asked_for_again_after_what_may_change(status: int) -> None:
-    verdict = judge_channels(Answer(status, {}))
+    verdict = judge_channels(Answer(status, {}), NOTHING_SECRET)
     assert error_of(verdict).outcome is outcome_of(status)
     assert verdict.again is (status in LATER or status == 429 or status >= 500)
     assert (verdict.retry_after, verdict.gated) == ((1.0, True) if status == 429 else (0.0, False))
@@ -130,13 +130,19 @@ def test_channels_are_asked_for_again_after_what_may_change(status: int) -> None
 
 @pytest.mark.parametrize("status", [302, 400, 408, 421, 425, 500, 502, 503, 504])
 def test_what_the_service_asks_for_is_kept_with_the_verdict(status: int) -> None:
-    for verdict in (judged(Answer(status, {"Retry-After": "7"})), judge_channels(Answer(status, {"Retry-After": "7"}))):
+    for verdict in (
+        judged(Answer(status, {"Retry-After": "7"})),
+        judge_channels(Answer(status, {"Retry-After": "7"}), NOTHING_SECRET),
+    ):
         assert (verdict.retry_after, verdict.gated) == (7.0, False)
 
 
 @pytest.mark.parametrize(("asks", "waits"), [("7", 7.0), ("0", 0.0), ("-7", 1.0), ("soon", 1.0)])
 def test_the_wait_of_a_429_is_the_gates(asks: str, waits: float) -> None:
-    for verdict in (judged(Answer(429, {"Retry-After": asks})), judge_channels(Answer(429, {"Retry-After": asks}))):
+    for verdict in (
+        judged(Answer(429, {"Retry-After": asks})),
+        judge_channels(Answer(429, {"Retry-After": asks}), NOTHING_SECRET),
+    ):
         assert isinstance(verdict.error, RateLimitedError)
         assert (verdict.again, verdict.retry_after, verdict.gated) == (True, waits, True)
 
@@ -148,12 +154,12 @@ def test_too_soon_is_final_under_every_4xx(status: int) -> None:
     assert isinstance(error, CooldownError)
     assert (error.session_id, error.channel, error.retry_after) == (SESSION, "sms", WINDOW)
     assert (verdict.again, verdict.retry_after, verdict.gated) == (False, WINDOW, False)
-    assert judge_channels(Answer(status, {}, TOO_SOON)).again is False
+    assert judge_channels(Answer(status, {}, TOO_SOON), NOTHING_SECRET).again is False
 
 
 @pytest.mark.parametrize("status", [408, 421, 425, 429, 503])
 def test_a_lasting_reason_outweighs_a_status_that_says_later(status: int) -> None:
-    for verdict in (judged(Answer(status, {}, BLOCKED)), judge_channels(Answer(status, {}, BLOCKED))):
+    for verdict in (judged(Answer(status, {}, BLOCKED)), judge_channels(Answer(status, {}, BLOCKED), NOTHING_SECRET)):
         assert error_of(verdict).outcome is Outcome.REFUSED
         assert (verdict.again, verdict.gated) == (False, False)
 
@@ -162,7 +168,7 @@ def test_a_lasting_reason_outweighs_a_status_that_says_later(status: int) -> Non
 @pytest.mark.parametrize("status", sorted(LATER))
 def test_a_code_that_nobody_knows_leaves_a_later_a_later(status: int, body: bytes) -> None:
     assert judged(Answer(status, {}, body), policy=NOT_REPEATING).again is True
-    assert judge_channels(Answer(status, {}, body)).again is True
+    assert judge_channels(Answer(status, {}, body), NOTHING_SECRET).again is True
 
 
 @pytest.mark.parametrize("status", [200, 201, 299])
@@ -180,11 +186,11 @@ def test_a_2xx_is_final_whatever_its_body_holds(status: int) -> None:
 
 
 def test_channels_that_came_are_final_readable_or_not() -> None:
-    verdict = judge_channels(Answer(200, {}, CHANNELS))
+    verdict = judge_channels(Answer(200, {}, CHANNELS), NOTHING_SECRET)
     assert verdict.result is not None
     assert [channel.type for channel in verdict.result] == ["sms"]
     assert verdict.again is False
-    verdict = judge_channels(Answer(200, {}, SENT))
+    verdict = judge_channels(Answer(200, {}, SENT), NOTHING_SECRET)
     assert isinstance(verdict.error, UnreadableResponseError)
     assert (verdict.result, verdict.again) == (None, False)
 
@@ -213,7 +219,7 @@ def test_a_fault_after_the_request_was_written_is_unknown(policy: RetryPolicy, p
 
 @pytest.mark.parametrize("permanent", [False, True])
 def test_asking_for_channels_sends_nothing_however_it_fails(permanent: bool) -> None:
-    verdict = judge_channels(Fault("no route", permanent))
+    verdict = judge_channels(Fault("no route", permanent), NOTHING_SECRET)
     error = error_of(verdict)
     assert isinstance(error, TransportError)
     assert str(error) == "the channels could not be asked for: no route"
@@ -226,7 +232,7 @@ def test_every_verdict_is_a_result_or_an_error_and_no_acceptance_is_repeated(
 ) -> None:
     for verdict in (
         judged(Answer(status, {}, body), written=written, policy=policy),
-        judge_channels(Answer(status, {}, body)),
+        judge_channels(Answer(status, {}, body), NOTHING_SECRET),
     ):
         assert (verdict.result is None) is not (verdict.error is None)
         assert verdict.again is False or (verdict.error is not None and verdict.error.outcome is not Outcome.ACCEPTED)

@@ -25,6 +25,7 @@ from kodmobi_async import (
     InvalidRequestError,
     NotFoundError,
     Outcome,
+    OutcomeUnknownError,
     RateLimitedError,
     RecipientBlockedError,
     ResponseError,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 SESSION = "01K8N1VMPN0EE389K72YW0CBM2"
+OTHER = "01K8N1VMPN0EE389K72YW0CBM3"
 
 # The documentation's own example.
 EXAMPLE = b"""{
@@ -90,6 +92,10 @@ def changed(**changes: object) -> bytes:
         else:
             place[key] = value
     return orjson.dumps(body)
+
+
+def read_our_send(answer: Answer) -> SendResult:
+    return read_send(answer, SESSION)
 
 
 def ok(body: bytes, headers: Mapping[str, str] | None = None, flaw: str | None = None) -> Answer:
@@ -288,7 +294,7 @@ def test_every_text_is_a_stable_channel_name_or_refused(text: str) -> None:
 
 
 def test_the_documentations_example_is_read_in_the_documentations_words() -> None:
-    result = read_send(ok(EXAMPLE))
+    result = read_send(ok(EXAMPLE), SESSION)
     assert result == SendResult(ULID.from_str(SESSION), ENDS, TELEGRAM, attempts=1, confirmed=False)
     assert isinstance(result.channel.type, Channel)
     assert isinstance(result.channel.timeout, float)
@@ -297,43 +303,50 @@ def test_the_documentations_example_is_read_in_the_documentations_words() -> Non
 @pytest.mark.parametrize("value", [60, "shared", None, True])
 def test_what_the_client_itself_adds_to_a_result_is_not_read_from_an_answer(value: object) -> None:
     body = orjson.loads(EXAMPLE) | {"attempts": value, "confirmed": value, "window": value}
-    result = read_send(ok(orjson.dumps(body)))
+    result = read_send(ok(orjson.dumps(body)), SESSION)
     assert (result.attempts, result.confirmed, result.window) == (1, False, "local")
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 299])
 def test_every_2xx_is_read_alike(status: int) -> None:
-    assert read_send(Answer(status, {}, EXAMPLE)).channel == TELEGRAM
+    assert read_send(Answer(status, {}, EXAMPLE), SESSION).channel == TELEGRAM
 
 
 def test_unknown_fields_are_no_one_s_business() -> None:
     body = changed(more={"deep": [1, {"er": None}]}, channel__more=[1], channel__description="by bot")
-    assert read_send(ok(body)).channel.description == "by bot"
+    assert read_send(ok(body), SESSION).channel.description == "by bot"
 
 
 def test_a_channel_without_a_description_or_with_null_has_none() -> None:
-    assert read_send(ok(EXAMPLE)).channel.description is None
-    assert read_send(ok(changed(channel__description=None))).channel.description is None
+    assert read_send(ok(EXAMPLE), SESSION).channel.description is None
+    assert read_send(ok(changed(channel__description=None)), SESSION).channel.description is None
 
 
 def test_of_a_field_given_twice_the_last_counts() -> None:
     body = EXAMPLE.replace(b'"timeout": 60', b'"timeout": "x", "timeout": 7')
-    assert read_send(ok(body)).channel.timeout == 7.0
+    assert read_send(ok(body), SESSION).channel.timeout == 7.0
 
 
 def test_an_unknown_channel_stays_the_string_it_is() -> None:
-    assert read_send(ok(changed(channel__type="pigeon"))).channel.type == "pigeon"
-    assert read_send(ok(changed(channel__type="Telegram"))).channel.type == "Telegram"
-    assert read_send(ok(changed(channel__type=""))).channel.type == ""
+    assert read_send(ok(changed(channel__type="pigeon")), SESSION).channel.type == "pigeon"
+    assert read_send(ok(changed(channel__type="Telegram")), SESSION).channel.type == "Telegram"
+    assert read_send(ok(changed(channel__type="")), SESSION).channel.type == ""
 
 
 def test_a_session_id_in_another_spelling_is_read_as_the_same_session() -> None:
-    assert read_send(ok(changed(session_id=SESSION.lower()))).session_id == ULID.from_str(SESSION)
+    assert read_send(ok(changed(session_id=SESSION.lower())), SESSION).session_id == ULID.from_str(SESSION)
+
+
+@pytest.mark.parametrize("spelling", [str.upper, str.lower])
+def test_an_answer_that_names_another_session_is_not_read(spelling: Callable[[str], str]) -> None:
+    for channel in (orjson.loads(EXAMPLE)["channel"], None):  # whatever else it holds
+        with pytest.raises(OutcomeUnknownError):
+            read_send(ok(changed(session_id=spelling(OTHER), channel=channel)), SESSION)
 
 
 @pytest.mark.parametrize("seconds", [0, 1, 59.5, 60, 61, 3600, 86_400])
 def test_a_channels_timeout_is_believed_up_to_a_day(seconds: float) -> None:
-    assert read_send(ok(changed(channel__timeout=seconds))).channel.timeout == seconds
+    assert read_send(ok(changed(channel__timeout=seconds)), SESSION).channel.timeout == seconds
 
 
 FIELDS = (
@@ -363,7 +376,7 @@ WRONG: dict[str, tuple[object, ...]] = {
     ids=lambda value: "gone" if value is GONE else repr(value)[:20],
 )
 def test_a_field_that_is_missing_or_wrong_makes_an_accepted_answer_unreadable(field: str, value: object) -> None:
-    error = rejected(read_send, ok(changed(**{field: value})))
+    error = rejected(read_our_send, ok(changed(**{field: value})))
     assert str(error) == "the service said HTTP 200, but its answer cannot be read: it is not the documented shape"
 
 
@@ -413,19 +426,19 @@ SHAPE, JSON = "it is not the documented shape", "it is not JSON"
     ids=lambda value: repr(value)[:24],
 )
 def test_a_hostile_body_leaves_the_send_accepted_and_its_answer_unreadable(body: bytes, reason: str) -> None:
-    error = rejected(read_send, ok(body))
+    error = rejected(read_our_send, ok(body))
     assert str(error) == f"the service said HTTP 200, but its answer cannot be read: {reason}"
 
 
 def test_a_body_that_did_not_come_through_is_unreadable_and_says_why() -> None:
-    error = rejected(read_send, Answer(202, {}, EXAMPLE, "it is longer than 262144 bytes"))
+    error = rejected(read_our_send, Answer(202, {}, EXAMPLE, "it is longer than 262144 bytes"))
     assert str(error) == ("the service said HTTP 202, but its answer cannot be read: it is longer than 262144 bytes")
     rejected(read_channels, ok(b"[]", flaw="the answer's body is broken"))
 
 
 def test_huge_strings_are_read() -> None:
     name = "x" * (MAX_BODY_BYTES - len(EXAMPLE))
-    assert read_send(ok(changed(channel__name=name))).channel.name == name
+    assert read_send(ok(changed(channel__name=name)), SESSION).channel.name == name
 
 
 JSON_VALUES = st.recursive(
@@ -439,8 +452,8 @@ JSON_VALUES = st.recursive(
 def test_whatever_json_a_field_holds_the_answer_is_read_or_unreadable(field: str, value: object) -> None:
     answer = ok(changed(**{field: value}))
     try:
-        result = read_send(answer)
-    except UnreadableResponseError:
+        result = read_send(answer, SESSION)
+    except (OutcomeUnknownError, UnreadableResponseError):
         return
     assert 0 <= result.channel.timeout <= MAX_WAIT_SECONDS
     assert result.session_expired_at is None or result.session_expired_at.tzinfo is UTC
@@ -448,9 +461,11 @@ def test_whatever_json_a_field_holds_the_answer_is_read_or_unreadable(field: str
 
 @given(st.binary(max_size=200) | JSON_VALUES.map(orjson.dumps))
 def test_whatever_bytes_come_are_read_or_unreadable(body: bytes) -> None:
-    for reader in (read_send, read_channels):
+    for reader in (read_our_send, read_channels):
         try:
             reader(ok(body))
+        except OutcomeUnknownError:
+            assert SESSION.encode() not in body
         except UnreadableResponseError as error:
             assert error.__context__ is None  # noqa: PT017 that it is raised is not the point
     for status in (302, 400, 429, 503):
@@ -497,7 +512,7 @@ def _local_zone(request: pytest.FixtureRequest) -> Iterator[None]:
     ],
 )
 def test_the_sessions_end_is_an_aware_moment_or_unknown(given_end: str | None, moment: datetime | None) -> None:
-    read = read_send(ok(changed(session_expired_at=given_end))).session_expired_at
+    read = read_send(ok(changed(session_expired_at=given_end)), SESSION).session_expired_at
     assert read == moment
     assert read is None or read.tzinfo is UTC
 
@@ -506,7 +521,7 @@ def test_the_sessions_end_is_an_aware_moment_or_unknown(given_end: str | None, m
     st.text() | st.datetimes().map(str) | st.from_regex(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?([+-]\d\d:\d\d)?")
 )
 def test_no_text_for_the_sessions_end_makes_an_answer_unreadable(text: str) -> None:
-    read = read_send(ok(changed(session_expired_at=text))).session_expired_at
+    read = read_send(ok(changed(session_expired_at=text)), SESSION).session_expired_at
     assert read is None or read.tzinfo is UTC
 
 
@@ -525,12 +540,12 @@ def test_no_text_for_the_sessions_end_makes_an_answer_unreadable(text: str) -> N
 )
 def test_what_is_left_of_a_session_is_counted_by_the_services_own_clock(date: str | None, left: float | None) -> None:
     answer = ok(EXAMPLE, {} if date is None else {"Date": date})
-    assert session_left(answer, read_send(answer)) == left
+    assert session_left(answer, read_send(answer, SESSION)) == left
 
 
 def test_nothing_is_known_of_a_session_without_an_end() -> None:
     answer = ok(changed(session_expired_at=None), {"Date": "Tue, 28 Oct 2025 10:28:00 GMT"})
-    assert session_left(answer, read_send(answer)) is None
+    assert session_left(answer, read_send(answer, SESSION)) is None
     assert dated(answer) == ENDS - timedelta(minutes=3)
 
 
@@ -595,7 +610,7 @@ BY_CODE: dict[str, type[ResponseError]] = {
 
 
 def response_error(answer: Answer) -> ResponseError:
-    error = read_error(answer, SESSION, "sms")
+    error = read_error(answer, session_id=SESSION, channel="sms")
     assert isinstance(error, ResponseError)
     return error
 
@@ -713,7 +728,7 @@ TOO_SOON = {"sys_message": "ERROR_MESSAGE_ATTEMPT", "error": "Relax, take your t
 
 @pytest.mark.parametrize("status", range(400, 500))
 def test_too_soon_is_a_cooldown_under_every_4xx(status: int) -> None:
-    error = read_error(refusal(status, TOO_SOON, Retry_After="17"), SESSION, "sms")
+    error = read_error(refusal(status, TOO_SOON, Retry_After="17"), session_id=SESSION, channel="sms")
     assert isinstance(error, CooldownError)
     assert (error.retry_after, error.session_id, error.channel) == (17.0, SESSION, "sms")
     assert error.outcome is Outcome.REFUSED
@@ -738,7 +753,7 @@ def test_too_soon_is_a_cooldown_under_every_4xx(status: int) -> None:
     ],
 )
 def test_too_soon_lasts_as_long_as_the_service_says_else_a_window(headers: dict[str, str], seconds: float) -> None:
-    error = read_error(Answer(429, headers, orjson.dumps(TOO_SOON)), SESSION, "sms")
+    error = read_error(Answer(429, headers, orjson.dumps(TOO_SOON)), session_id=SESSION, channel="sms")
     assert isinstance(error, CooldownError)
     assert error.retry_after == seconds
 

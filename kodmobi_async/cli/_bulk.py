@@ -412,7 +412,10 @@ def _judge(outcome: SendOutcome) -> tuple[State, str | None]:
     error = outcome.error
     if error is None:
         result = cast("SendResult", outcome.result)
-        return State.SENT, json.dumps({"confirmed": True}) if result.confirmed else None
+        told: dict[str, object] = {"confirmed": True} if result.confirmed else {}
+        if result.channel.type.lower() != outcome.request.channel.lower():
+            told["sent_to"] = result.channel.type
+        return State.SENT, json.dumps(told) if told else None
     detail = json.dumps({"error": facts(error)})
     if error.outcome is Outcome.ACCEPTED:
         return State.SENT, detail

@@ -21,8 +21,8 @@ from kodmobi_async._hooks import (
     SendFinished,
     SendStarted,
     TrackerDegraded,
-    shorten,
 )
+from kodmobi_async._models import shorten
 
 if TYPE_CHECKING:
     from kodmobi_async._hooks import Record
@@ -51,7 +51,7 @@ class LoggingHook:
             self._logger.warning("the service limits this account: holding back for %.1f s", record.seconds)
             return
         if isinstance(record, SendFinished) and record.outcome is Outcome.UNKNOWN:
-            self._logger.warning("nobody knows whether a code was sent over %s", record.channel)
+            self._logger.warning("it is unknown whether a code was sent over %s", record.channel)
         if self._logger.isEnabledFor(logging.DEBUG):
             short = shorten(record.session_id)
             words = re.sub(record.session_id, short, _words(record), flags=re.IGNORECASE)
@@ -76,4 +76,5 @@ def _words(
         case _:
             error = record.error
             end = "done" if error is None else "cancelled" if record.cancelled else type(error).__name__
-            return f"{end}, {record.outcome.value}; attempts: {record.attempts}"
+            over = "" if record.sent_to in (None, record.channel) else f" over {record.sent_to}"
+            return f"{end}, {record.outcome.value}{over}; attempts: {record.attempts}"

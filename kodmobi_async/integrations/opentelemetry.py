@@ -128,6 +128,8 @@ def _finish(call: _CallSpan, record: SendFinished) -> None:
     span = call.span
     span.set_attribute("kodmobi.outcome", record.outcome.value)
     span.set_attribute("kodmobi.confirmed", record.confirmed)
+    if record.sent_to is not None:
+        span.set_attribute("kodmobi.sent_to", str(record.sent_to))
     if call.status is not None:
         span.set_attribute("http.response.status_code", call.status)
     if record.attempts > 1:
