@@ -50,6 +50,7 @@ from kodmobi_async import (
     Timeout,
     TransportError,
     UnreadableResponseError,
+    WrongCodeError,
     WrongLoopError,
 )
 from kodmobi_async.emulator import Emulator, Fault
@@ -109,6 +110,7 @@ WAYS: Final[dict[str, Way]] = {
     "refused, the key said again": Way(kind=ResponseError, faults=(repeats_the_key(418),)),
     "refused, the key for a code": Way(kind=ResponseError, faults=(repeats_the_key(418, sys_message=KEY),)),
     "bad request": Way(kind=BadRequestError, faults=refused("ERROR_BAD_REQUEST", 400)),
+    "wrong code": Way(kind=WrongCodeError, faults=refused("ERROR_MESSAGE_WRONG_CODE", 400)),
     "wrong key": Way(kind=AuthenticationError, faults=refused("ERROR_ACCESS_DENIED", 401)),
     "no such session": Way(kind=NotFoundError, faults=refused("ERROR_MESSAGE_NOT_FOUND", 404)),
     "session expired": Way(kind=SessionExpiredError, faults=refused("ERROR_SESSION_EXPIRED", 404)),

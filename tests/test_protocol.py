@@ -34,25 +34,14 @@ from kodmobi_async import (
     SessionChannel,
     SessionExpiredError,
     UnreadableResponseError,
+    WrongCodeError,
 )
-from kodmobi_async._wire import (
-    MAX_BODY_BYTES,
-    MAX_WAIT_SECONDS,
-    SHORTEST_BLOCK,
-    WINDOW,
-    Answer,
-    Request,
-    canonical_channel,
-    canonical_session_id,
-    channels_request,
-    dated,
-    outcome_of,
-    read_channels,
-    read_error,
-    read_send,
-    send_request,
-    session_left,
-)
+from kodmobi_async._rules.exchange import MAX_BODY_BYTES, Request, Response
+from kodmobi_async._rules.http_dates import date_of
+from kodmobi_async._rules.refusals import outcome_of, read_error
+from kodmobi_async._rules.requests import canonical_channel, canonical_session_id, channels_request, send_request
+from kodmobi_async._rules.responses import read_channels, read_send
+from kodmobi_async._values.assumptions import MAX_WAIT_SECONDS, SHORTEST_BLOCK, WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -94,20 +83,20 @@ def changed(**changes: object) -> bytes:
     return orjson.dumps(body)
 
 
-def read_our_send(answer: Answer) -> SendResult:
+def read_our_send(answer: Response) -> SendResult:
     return read_send(answer, SESSION)
 
 
-def ok(body: bytes, headers: Mapping[str, str] | None = None, flaw: str | None = None) -> Answer:
-    return Answer(200, headers or {}, body, flaw)
+def ok(body: bytes, headers: Mapping[str, str] | None = None, flaw: str | None = None) -> Response:
+    return Response(200, headers or {}, body, flaw)
 
 
-def refusal(status: int, body: object = None, **headers: str) -> Answer:
+def refusal(status: int, body: object = None, **headers: str) -> Response:
     raw = body if isinstance(body, bytes) else orjson.dumps(body)
-    return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, raw)
+    return Response(status, {name.replace("_", "-"): value for name, value in headers.items()}, raw)
 
 
-def rejected(reader: Callable[[Answer], object], answer: Answer) -> UnreadableResponseError:
+def rejected(reader: Callable[[Response], object], answer: Response) -> UnreadableResponseError:
     with pytest.raises(UnreadableResponseError) as caught:
         reader(answer)
     error = caught.value
@@ -309,7 +298,7 @@ def test_what_the_client_itself_adds_to_a_result_is_not_read_from_an_answer(valu
 
 @pytest.mark.parametrize("status", [200, 201, 202, 299])
 def test_every_2xx_is_read_alike(status: int) -> None:
-    assert read_send(Answer(status, {}, EXAMPLE), SESSION).channel == TELEGRAM
+    assert read_send(Response(status, {}, EXAMPLE), SESSION).channel == TELEGRAM
 
 
 def test_unknown_fields_are_no_one_s_business() -> None:
@@ -377,7 +366,7 @@ WRONG: dict[str, tuple[object, ...]] = {
 )
 def test_a_field_that_is_missing_or_wrong_makes_an_accepted_answer_unreadable(field: str, value: object) -> None:
     error = rejected(read_our_send, ok(changed(**{field: value})))
-    assert str(error) == "the service said HTTP 200, but its answer cannot be read: it is not the documented shape"
+    assert str(error) == "the service said HTTP 200, but its response cannot be read: it is not the documented shape"
 
 
 def test_every_field_has_its_wrong_values() -> None:
@@ -427,12 +416,12 @@ SHAPE, JSON = "it is not the documented shape", "it is not JSON"
 )
 def test_a_hostile_body_leaves_the_send_accepted_and_its_answer_unreadable(body: bytes, reason: str) -> None:
     error = rejected(read_our_send, ok(body))
-    assert str(error) == f"the service said HTTP 200, but its answer cannot be read: {reason}"
+    assert str(error) == f"the service said HTTP 200, but its response cannot be read: {reason}"
 
 
 def test_a_body_that_did_not_come_through_is_unreadable_and_says_why() -> None:
-    error = rejected(read_our_send, Answer(202, {}, EXAMPLE, "it is longer than 262144 bytes"))
-    assert str(error) == ("the service said HTTP 202, but its answer cannot be read: it is longer than 262144 bytes")
+    error = rejected(read_our_send, Response(202, {}, EXAMPLE, "it is longer than 262144 bytes"))
+    assert str(error) == ("the service said HTTP 202, but its response cannot be read: it is longer than 262144 bytes")
     rejected(read_channels, ok(b"[]", flaw="the answer's body is broken"))
 
 
@@ -469,7 +458,7 @@ def test_whatever_bytes_come_are_read_or_unreadable(body: bytes) -> None:
         except UnreadableResponseError as error:
             assert error.__context__ is None  # noqa: PT017 that it is raised is not the point
     for status in (302, 400, 429, 503):
-        read_error(Answer(status, {}, body))
+        read_error(Response(status, {}, body))
 
 
 @pytest.fixture(params=["UTC0", "NST3:30NDT,M3.2.0,M11.1.0", "LINT-14"])
@@ -540,13 +529,13 @@ def test_no_text_for_the_sessions_end_makes_an_answer_unreadable(text: str) -> N
 )
 def test_what_is_left_of_a_session_is_counted_by_the_services_own_clock(date: str | None, left: float | None) -> None:
     answer = ok(EXAMPLE, {} if date is None else {"Date": date})
-    assert session_left(answer, read_send(answer, SESSION)) == left
+    assert read_send(answer, SESSION).expires_in == left
 
 
 def test_nothing_is_known_of_a_session_without_an_end() -> None:
     answer = ok(changed(session_expired_at=None), {"Date": "Tue, 28 Oct 2025 10:28:00 GMT"})
-    assert session_left(answer, read_send(answer, SESSION)) is None
-    assert dated(answer) == ENDS - timedelta(minutes=3)
+    assert read_send(answer, SESSION).expires_in is None
+    assert date_of(answer.headers) == ENDS - timedelta(minutes=3)
 
 
 def test_channels_are_read_in_their_order() -> None:
@@ -598,7 +587,7 @@ BY_CODE: dict[str, type[ResponseError]] = {
     "ERROR_USER_NOT_AUTHORIZE_ON_CHANNEL": ChannelUnavailableError,
     "ERROR_CHANNEL_NOT_ALLOWED_COUNTRY": ChannelUnavailableError,
     "ERROR_SESSION_EXPIRED": SessionExpiredError,
-    "ERROR_MESSAGE_WRONG_CODE": BadRequestError,
+    "ERROR_MESSAGE_WRONG_CODE": WrongCodeError,
     "ERROR_PHONE_BLOCKED": RecipientBlockedError,
     "ERROR_BLOCKED": RecipientBlockedError,
     "ERROR_CHALLENGE": ChallengeError,
@@ -609,7 +598,7 @@ BY_CODE: dict[str, type[ResponseError]] = {
 }
 
 
-def response_error(answer: Answer) -> ResponseError:
+def response_error(answer: Response) -> ResponseError:
     error = read_error(answer, session_id=SESSION, channel="sms")
     assert isinstance(error, ResponseError)
     return error
@@ -714,7 +703,7 @@ def test_the_services_words_are_cut_to_a_bearable_length(length: int) -> None:
 @given(st.text() | st.text(st.characters(categories=("Cc", "Cf", "Zl", "Zp", "Zs"))))
 def test_no_words_of_the_service_can_break_a_line(words: str) -> None:
     envelope = orjson.dumps({"error": words, "sys_message": words}) if _encodable(words) else b""
-    error = read_error(Answer(400, {}, envelope))
+    error = read_error(Response(400, {}, envelope))
     assert str(error).isprintable()
     assert len(str(error)) < 800
 
@@ -732,7 +721,7 @@ def test_too_soon_is_a_cooldown_under_every_4xx(status: int) -> None:
     assert isinstance(error, CooldownError)
     assert (error.retry_after, error.session_id, error.channel) == (17.0, SESSION, "sms")
     assert error.outcome is Outcome.REFUSED
-    assert "too soon for sms; again in 17.0 s" in str(error)
+    assert "too soon for sms; try again in 17.0 s" in str(error)
     assert SESSION not in str(error)
 
 
@@ -753,7 +742,7 @@ def test_too_soon_is_a_cooldown_under_every_4xx(status: int) -> None:
     ],
 )
 def test_too_soon_lasts_as_long_as_the_service_says_else_a_window(headers: dict[str, str], seconds: float) -> None:
-    error = read_error(Answer(429, headers, orjson.dumps(TOO_SOON)), session_id=SESSION, channel="sms")
+    error = read_error(Response(429, headers, orjson.dumps(TOO_SOON)), session_id=SESSION, channel="sms")
     assert isinstance(error, CooldownError)
     assert error.retry_after == seconds
 
