@@ -1,23 +1,24 @@
-"""What the documentation does not say, and what this emulator does about it: every such choice stands here.
+"""What the documentation leaves open, and what this emulator does: every such choice is listed here.
 
-The documentation describes the calls, the shapes of their answers, the error envelope and the statuses 400, 401, 403,
-404, 409 and 500; the vendor's JavaScript SDK knows further ``sys_message`` codes. Beyond that, this emulator:
+The documentation describes the calls, the shapes of their responses, the error envelope and the statuses 400, 401,
+403, 404, 409 and 500; the vendor's JavaScript SDK knows further ``sys_message`` codes. Beyond that, this emulator:
 
-- answers each code with the status in ``REFUSALS``: a documented one, or 429 for "too soon";
-- answers a re-send before its time with 429, ``ERROR_MESSAGE_ATTEMPT``, ``Retry-After`` and the same whole seconds
-  as ``timeout`` in ``error_params``; elsewhere ``error_params`` names the field at fault, or is empty;
-- tells an expired session (``ERROR_SESSION_EXPIRED``) from one that never was (``ERROR_MESSAGE_NOT_FOUND``), both 404;
-- calls a channel that it does not offer ``ERROR_PROJECT_HAS_NO_CHANNEL``, whether or not the name exists elsewhere;
-- answers an unknown path or a wrong method with 404 and its own breakdown with 500, under two codes of its own, and a
-  request that cannot be read as HTTP, or is too large, with 400, closing the connection;
-- looks at the path first, then at the method, the key and the body;
-- takes a session's name in lower case and with Crockford's look-alikes (I and L for 1, O for 0);
-- keeps a session's code and its end as they are when the code is sent again, and when it was checked;
-- gives the same live session for the same ``to``, and keeps quiet inside a window when asked to create it again;
-- names in ``sent_to`` the channel that holds the code, or null when ``send`` is false;
+- gives each code the status in ``REFUSALS``: a documented one, or 429 for "too soon";
+- refuses an early re-send with 429, ``ERROR_MESSAGE_ATTEMPT``, ``Retry-After``, and the same whole seconds as
+  ``timeout`` in ``error_params``; otherwise ``error_params`` names the invalid field, or is empty;
+- distinguishes an expired session (``ERROR_SESSION_EXPIRED``) from an unknown one (``ERROR_MESSAGE_NOT_FOUND``), both
+  404;
+- refuses every channel that it does not offer with ``ERROR_PROJECT_HAS_NO_CHANNEL``;
+- uses two codes of its own: for an unknown path or a wrong method (404), and for its own failure (500);
+- responds to bytes that are not HTTP, or too large a request, with 400, and closes the connection;
+- checks the path first, then the method, the key and the body;
+- accepts a session's id in lower case and with Crockford's look-alikes (I and L for 1, O for 0);
+- keeps a session's code and its end when the code is sent again, and after a check;
+- returns the same live session for the same ``to``, and does not send when ``create`` is repeated inside a window;
+- names in ``sent_to`` the channel that the code is on, or null when ``send`` is false;
 - rounds the ``timeout`` values of ``GET channels`` up to whole seconds;
-- takes ``GET channels`` and ``GET settings`` without a session as questions about the project;
-- has a code of six digits, no CAPTCHA, and links for the channels that have a bot.
+- takes ``GET channels`` and ``GET settings`` without a session as requests about the project;
+- has codes of six digits, no CAPTCHA, and links for the channels that have a bot.
 """
 # ruff: noqa: RUF001  the Russian messages are in Russian letters
 
@@ -45,7 +46,7 @@ __all__ = (
 
 @attrs.frozen
 class RefusalText:
-    """How a code looks on the wire: its HTTP status, and its message in both languages."""
+    """The HTTP status of a code, and its message in both languages."""
 
     status: int
     en: str
@@ -73,7 +74,7 @@ REFUSALS: Final[Mapping[str, RefusalText]] = {
     "ERROR_WRONG_BALANCE": RefusalText(403, "Balance is too low.", "Недостаточно средств на балансе."),
     "ERROR_ACCESS_DENIED": RefusalText(401, "Access denied.", "Доступ запрещён."),
     "ERROR_MESSAGE_NOT_FOUND": RefusalText(404, "Message not found.", "Сообщение не найдено."),
-    # No source names a code for these two; the names are the emulator's.
+    # No source has a code for these two; the names are the emulator's own.
     "ERROR_NOT_FOUND": RefusalText(404, "Not found.", "Не найдено."),
     "ERROR_SERVER": RefusalText(500, "Problem with our server. Try again later.", "Ошибка сервера. Повторите позже."),
 }
