@@ -58,7 +58,7 @@ async def test_its_repr_counts_and_never_shows_a_key(emulator: Emulator, http: a
     await send(http, emulator, emulator.add_session())
     emulator.script(Fault.silence(), times=3)
     assert repr(emulator) == (f"<Emulator on 127.0.0.1:{emulator.port}, 1 sessions, 1 delivered, 3 faults pending>")
-    idle = Emulator(api_key="sk-secret", public_key="pk-secret")
+    idle = Emulator(api_key="pk-private", secret_key="sk-private")
     assert repr(idle) == "<Emulator not listening, 0 sessions, 0 delivered, 0 faults pending>"
 
 
@@ -68,8 +68,9 @@ async def test_its_repr_counts_and_never_shows_a_key(emulator: Emulator, http: a
         {"api_key": ""},
         {"api_key": "two words"},
         {"api_key": None},
-        {"public_key": "ключ"},
-        {"public_key": 5},
+        {"secret_key": "ключ"},
+        {"secret_key": None},
+        {"secret_key": "emulator-key"},
         {"host": ""},
         {"host": None},
         {"port": -1},
@@ -88,6 +89,20 @@ async def test_its_repr_counts_and_never_shows_a_key(emulator: Emulator, http: a
         {"channels": ("SMS",)},
         {"channels": (5,)},
         {"channels": None},
+        {"code_length": 3},
+        {"code_length": 7},
+        {"code_letters": 1},
+        {"max_checks": 0},
+        {"max_checks": 2.5},
+        {"block_after": 0},
+        {"block_after": "5"},
+        {"require_active": None},
+        {"challenge": "token"},
+        {"challenge": ["token", ""]},
+        {"challenge": [5]},
+        {"challenge": 5},
+        {"create_in_window": "send"},
+        {"create_existing": None},
     ],
 )
 def test_an_invalid_setting_is_refused(settings: dict[str, Any]) -> None:

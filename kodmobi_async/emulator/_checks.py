@@ -1,21 +1,32 @@
-"""Validation of settings and arguments: a wrong value fails where it was written, with a ``ValueError``."""
+"""Validation: a wrong value fails where it was written, with a ``ValueError`` that says what is allowed."""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import attrs
 
-__all__ = ("channel_names", "finite", "host", "key", "lifetime", "optional_key", "port", "whole", "window")
+__all__ = (
+    "boolean",
+    "challenge_tokens",
+    "channel_names",
+    "finite",
+    "key",
+    "non_empty",
+    "one_of",
+    "optional_whole_number",
+    "seconds",
+    "whole",
+    "whole_number",
+)
 
 _KEY: Final = re.compile(r"[!-~]+")
 _CHANNEL: Final = re.compile(r"[a-z0-9_-]+")
-_LAST_PORT: Final = 65_535
 
 
 def finite(name: str, value: object, *, above: float = -math.inf) -> float:
@@ -38,11 +49,12 @@ def whole(name: str, value: object, *, at_least: int, at_most: float = math.inf)
         ValueError: It is not.
     """
     if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value <= at_most:
-        raise ValueError(f"{name} must be a whole number from {at_least} to {at_most}")
+        bounds = f"from {at_least} to {at_most}" if math.isfinite(at_most) else f"of at least {at_least}"
+        raise ValueError(f"{name} must be a whole number {bounds}")
     return value
 
 
-# The validators and the converter of the emulator's settings, as attrs calls them.
+# The validators and converters of the settings, as attrs calls them.
 
 
 def key(_: object, attribute: attrs.Attribute[str], value: object) -> None:
@@ -52,31 +64,54 @@ def key(_: object, attribute: attrs.Attribute[str], value: object) -> None:
         raise ValueError(f"{attribute.name} must be printable ASCII without spaces")
 
 
-def optional_key(instance: object, attribute: attrs.Attribute[str], value: object) -> None:
-    """Validate an API key that may be absent."""
-    if value is not None:
-        key(instance, attribute, value)
-
-
-def host(_: object, _attribute: attrs.Attribute[str], value: object) -> None:
-    """Validate the address to listen on."""
+def non_empty(_: object, attribute: attrs.Attribute[str], value: object) -> None:
+    """Validate a text that must not be empty."""
     if not isinstance(value, str) or not value:
-        raise ValueError("host must be the address to listen on")
+        raise ValueError(f"{attribute.name} must be a text that is not empty")
 
 
-def port(_: object, _attribute: attrs.Attribute[int], value: object) -> None:
-    """Validate a port number; 0 is allowed."""
-    whole("port", value, at_least=0, at_most=_LAST_PORT)
+def boolean(_: object, attribute: attrs.Attribute[bool], value: object) -> None:
+    """Validate a switch."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{attribute.name} must be True or False")  # noqa: TRY004 a ValueError throughout
 
 
-def window(_: object, _attribute: attrs.Attribute[float], value: object) -> None:
-    """Validate the length of a window."""
-    finite("window", value)
+def seconds(*, above: float = -math.inf) -> Callable[[object, attrs.Attribute[float], object], None]:
+    """Return the validator of a number of seconds."""
+
+    def validate(_: object, attribute: attrs.Attribute[float], value: object) -> None:
+        finite(attribute.name, value, above=above)
+
+    return validate
 
 
-def lifetime(_: object, attribute: attrs.Attribute[float], value: object) -> None:
-    """Validate a time that must not be zero."""
-    finite(attribute.name, value, above=0.0)
+def whole_number(at_least: int, at_most: float = math.inf) -> Callable[[object, attrs.Attribute[int], object], None]:
+    """Return the validator of a whole number."""
+
+    def validate(_: object, attribute: attrs.Attribute[int], value: object) -> None:
+        whole(attribute.name, value, at_least=at_least, at_most=at_most)
+
+    return validate
+
+
+def optional_whole_number(at_least: int) -> Callable[[object, attrs.Attribute[int | None], object], None]:
+    """Return the validator of a whole number that may be None."""
+
+    def validate(_: object, attribute: attrs.Attribute[int | None], value: object) -> None:
+        if value is not None:
+            whole(attribute.name, value, at_least=at_least)
+
+    return validate
+
+
+def one_of(*allowed: str) -> Callable[[object, attrs.Attribute[Any], object], None]:
+    """Return the validator of a choice."""
+
+    def validate(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if value not in allowed:
+            raise ValueError(f"{attribute.name} must be one of {', '.join(allowed)}")
+
+    return validate
 
 
 def channel_names(value: Iterable[str]) -> tuple[str, ...]:
@@ -88,6 +123,23 @@ def channel_names(value: Iterable[str]) -> tuple[str, ...]:
     if isinstance(value, str) or not all(map(_is_channel, names)) or len(set(names)) < len(names):
         raise ValueError("channels must be distinct names in lower case")
     return names
+
+
+def challenge_tokens(value: bool | Iterable[str]) -> bool | tuple[str, ...]:
+    """Return whether a challenge is demanded, or the tokens that pass it."""
+    if isinstance(value, bool):
+        return value
+    try:
+        tokens = tuple(value)
+    except TypeError:
+        tokens = ("",)
+    if isinstance(value, str) or not all(map(_is_token, tokens)):
+        raise ValueError("challenge must be True, False, or the tokens that pass")
+    return tokens
+
+
+def _is_token(token: object) -> bool:
+    return isinstance(token, str) and token != ""
 
 
 def _is_channel(name: object) -> bool:

@@ -13,12 +13,29 @@ The documentation describes the calls, the shapes of their responses, the error 
 - responds to bytes that are not HTTP, or too large a request, with 400, and closes the connection;
 - checks the path first, then the method, the key and the body;
 - accepts a session's id in lower case and with Crockford's look-alikes (I and L for 1, O for 0);
-- keeps a session's code and its end when the code is sent again, and after a check;
-- returns the same live session for the same ``to``, and does not send when ``create`` is repeated inside a window;
-- names in ``sent_to`` the channel that the code is on, or null when ``send`` is false;
+- accepts both keys everywhere, except that ``verify`` refuses the public one like an unknown one;
+- serves ``verify`` at ``<base>/verify``, and responds with ``phone`` (E.164) or ``email``; a token does not expire, can
+  be redeemed once, and is then refused like an unknown one: 404, ``ERROR_MESSAGE_NOT_FOUND``;
+- returns the same live session for the same ``to``; ``create`` with ``send`` false reads it, or opens it, and needs no
+  CAPTCHA; inside a window ``create`` does not send (``create_in_window``), outside it does (``create_existing``);
+- sends without a ``type`` over the channel that the user got a code on last, else over the project's first that the
+  user may use;
+- names in ``sent_to`` the channel that the code is on, whether it was sent now or inside the open window; null if it
+  is on none, or if ``send`` is false;
+- keeps a session's code, and its end, when the code is sent again;
+- ends a session after a right code, and after ``max_checks`` wrong ones: the last of these is still refused with
+  ``ERROR_MESSAGE_WRONG_CODE``, everything after that with ``ERROR_SESSION_EXPIRED``;
+- compares codes exactly; responds to a right one with ``is_test`` false;
+- takes a user's status on a channel to last through all of the user's sessions; channels without a bot are active for
+  everyone; with ``require_active`` the others refuse users who have not started the bot;
+- demands a CAPTCHA (``challenge``) for ``send``, ``check``, and ``create`` that sends, in the header
+  ``CHALLENGE_HEADER``; a token is accepted once, and used up even if the request is then refused for another reason;
+- refuses blocked recipients with ``ERROR_PHONE_BLOCKED`` in ``create``, ``send`` and ``check``;
 - rounds the ``timeout`` values of ``GET channels`` up to whole seconds;
 - takes ``GET channels`` and ``GET settings`` without a session as requests about the project;
-- has codes of six digits, no CAPTCHA, and links for the channels that have a bot.
+- has links for the channels that have a bot;
+- gives every response an ``X-Request-Id`` of its own;
+- has no ``manual/send``, which sends a code of the caller's and knows no sessions.
 """
 # ruff: noqa: RUF001  the Russian messages are in Russian letters
 
@@ -32,7 +49,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = (
-    "CODE_LENGTH",
+    "CHALLENGE_API_KEY",
+    "CHALLENGE_HEADER",
     "ENDPOINTS",
     "IMAGE_URL",
     "LINKS",
@@ -87,12 +105,16 @@ ENDPOINTS: Final[Mapping[str, str]] = {
     "send": "POST",
     "channels": "GET",
     "check": "POST",
+    "verify": "POST",
     "settings": "GET",
 }
 
 MAX_BODY_BYTES: Final = 64 * 1024
 
-CODE_LENGTH: Final = 6
+# The name that the vendor's playground for the older API used.
+CHALLENGE_HEADER: Final = "x-cf-turnstile-token"
+CHALLENGE_API_KEY: Final = "emulator-challenge-key"
+
 PROJECT_NAME: Final = "Emulator"
 IMAGE_URL: Final = "https://storage.kod.mobi/icons/{type}.svg"
 LINKS: Final[Mapping[str, str]] = {"telegram": "https://t.me/my-tg-bot", "whatsapp": "https://wa.me/10000000000"}

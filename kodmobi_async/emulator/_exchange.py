@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
@@ -95,7 +96,7 @@ class Exchange:
 
     def _render(self, response: Response, *, keep_alive: bool, headless: bool = False) -> tuple[bytes, bytes]:
         date = self._service.wall_clock(asyncio.get_running_loop().time())
-        return response.render(date, keep_alive=keep_alive, headless=headless)
+        return response.render(date, secrets.token_hex(16), keep_alive=keep_alive, headless=headless)
 
 
 async def _pause(seconds: float) -> None:

@@ -20,6 +20,8 @@ from kodmobi_async.emulator._refusals import Refusal
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from kodmobi_async.emulator._json import JsonObject
+
 __all__ = ("Fault",)
 
 Moment: TypeAlias = Literal["before_reading", "after_reading", "mid_headers", "mid_answer"]
@@ -78,23 +80,33 @@ class Fault:
         return cls(kind="answer", replacement=response, process=process)
 
     @classmethod
-    def refuse(cls, sys_message: str, status: int | None = None, retry_after: float | None = None) -> Fault:
+    def refuse(
+        cls,
+        sys_message: str,
+        status: int | None = None,
+        retry_after: float | None = None,
+        *,
+        errors: JsonObject | None = None,
+    ) -> Fault:
         """Refuse with the documented envelope.
 
         Args:
             sys_message: Any code; one that the emulator does not know needs a status.
             status: Of the response; by default the one that the emulator gives this code.
             retry_after: Seconds for the ``Retry-After`` header, rounded up.
+            errors: What is wrong, by field, as in ``{"phone": ["is not valid"]}``.
 
         Raises:
-            ValueError: The status is missing, or a number is invalid.
+            ValueError: The status is missing, a number is invalid, or ``errors`` are not valid JSON.
         """
         if status is None and sys_message not in REFUSALS:
             raise ValueError(f"{sys_message!r} is unknown here and needs a status")
+        _encode(errors or {}, "errors")
         refusal = Refusal(
             sys_message,
             status=None if status is None else _final_status(status),
             retry_after=None if retry_after is None else math.ceil(finite("retry_after", retry_after)),
+            errors=errors,
         )
         return cls(kind="refuse", replacement=refusal)
 
@@ -187,7 +199,7 @@ def _final_status(status: int) -> int:
     return whole("status", status, at_least=_FINAL_STATUSES.start, at_most=_FINAL_STATUSES.stop - 1)
 
 
-def _encode(body: bytes | str | Mapping[str, object] | Sequence[object]) -> bytes:
+def _encode(body: bytes | str | Mapping[str, object] | Sequence[object], name: str = "body") -> bytes:
     if isinstance(body, bytes):
         return body
     if isinstance(body, str):
@@ -195,4 +207,4 @@ def _encode(body: bytes | str | Mapping[str, object] | Sequence[object]) -> byte
     try:
         return orjson.dumps(body)
     except orjson.JSONEncodeError as error:
-        raise ValueError(f"body cannot be written as JSON: {error}") from None
+        raise ValueError(f"{name} cannot be written as JSON: {error}") from None

@@ -74,15 +74,22 @@ class Response:
             name.lower() == "connection" and "close" in value.lower() for name, value in self.headers.items()
         )
 
-    def render(self, date: datetime, *, keep_alive: bool, headless: bool = False) -> tuple[bytes, bytes]:
+    def render(
+        self, date: datetime, request_id: str, *, keep_alive: bool, headless: bool = False
+    ) -> tuple[bytes, bytes]:
         """Return the bytes of the head, blank line included, and of the body.
 
         Args:
             date: The value of the ``Date`` header.
+            request_id: The value of the ``X-Request-Id`` header.
             keep_alive: Whether the connection stays open.
             headless: The response has no body, because the request was a HEAD.
         """
-        headers = {"Date": format_datetime(date, usegmt=True), "Content-Type": "application/json; charset=utf-8"}
+        headers = {
+            "Date": format_datetime(date, usegmt=True),
+            "X-Request-Id": request_id,
+            "Content-Type": "application/json; charset=utf-8",
+        }
         given = {name.lower() for name in self.headers}
         if "transfer-encoding" not in given and self.status not in {
             http.HTTPStatus.NO_CONTENT,

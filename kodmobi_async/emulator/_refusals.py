@@ -8,22 +8,23 @@ import attrs
 
 from kodmobi_async.emulator._choices import REFUSALS
 from kodmobi_async.emulator._http import Response
-from kodmobi_async.emulator._json import to_json
+from kodmobi_async.emulator._json import JsonObject, to_json
 
 if TYPE_CHECKING:
-    from kodmobi_async.emulator._json import Json, JsonObject
+    from kodmobi_async.emulator._json import Json
 
 __all__ = ("Refusal", "RefusedError", "preferred_language")
 
 
 @attrs.frozen
 class Refusal:
-    """Why a request is refused, in the service's terms; ``retry_after`` in seconds."""
+    """Why a request is refused, in the service's terms; ``retry_after`` in seconds, ``errors`` by field."""
 
     sys_message: str
     status: int | None = None
     retry_after: int | None = None
     field: str | None = None
+    errors: JsonObject | None = None
 
     def response(self, accept_language: str) -> Response:
         """Return the documented error envelope."""
@@ -40,13 +41,15 @@ class Refusal:
         if self.retry_after is not None:
             params["timeout"] = self.retry_after
             headers["Retry-After"] = str(self.retry_after)
-        envelope: JsonObject = {
+        envelope: dict[str, Json] = {
             "success": False,
             "error": message,
             "error_params": params,
             "status": status,
             "sys_message": self.sys_message,
         }
+        if self.errors is not None:
+            envelope["errors"] = self.errors
         return Response(status, to_json(envelope), headers)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hmac
 import logging
-import secrets
-from collections.abc import Collection, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import parse_qs
@@ -13,43 +11,45 @@ from urllib.parse import parse_qs
 import attrs
 import orjson
 
-from kodmobi_async.emulator import _choices
-from kodmobi_async.emulator._choices import ENDPOINTS, PREFIXES
+from kodmobi_async.emulator._choices import CHALLENGE_HEADER, ENDPOINTS, PREFIXES
 from kodmobi_async.emulator._http import Response
 from kodmobi_async.emulator._identifiers import is_recipient
 from kodmobi_async.emulator._json import to_json
+from kodmobi_async.emulator._project import Project
 from kodmobi_async.emulator._refusals import Refusal, RefusedError, preferred_language
 from kodmobi_async.emulator._sessions import Sessions
+from kodmobi_async.emulator._settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kodmobi_async.emulator._http import Request
-    from kodmobi_async.emulator._json import Json, JsonObject
-    from kodmobi_async.emulator._sessions import Session
+    from kodmobi_async.emulator._json import Json
+    from kodmobi_async.emulator._sessions import Session, User
 
 __all__ = ("Service", "endpoint_of")
 
 _log: Final = logging.getLogger("kodmobi_async.emulator")
 
-_NAMES: Final = {"whatsapp": "WhatsApp", "sms": "SMS"}
 
-
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(eq=False, repr=False)
 class Service:
     """The API's endpoints.
 
     Args:
-        keys: The API keys that it accepts.
-        channels: What the project offers, in its order.
+        settings: The emulator's.
         epoch: POSIX time when the loop's clock showed zero, in seconds.
-        sessions: The sessions that it serves.
     """
 
-    keys: Collection[str] = attrs.field(repr=False)
-    channels: Sequence[str]
+    _settings: Settings
     epoch: float
-    sessions: Sessions
+    sessions: Sessions = attrs.field(init=False)
+    _project: Project = attrs.field(init=False)
+    _used_challenges: set[str] = attrs.field(init=False, factory=set[str])
+
+    def __attrs_post_init__(self) -> None:
+        self.sessions = Sessions(self._settings)
+        self._project = Project(self._settings)
 
     def wall_clock(self, at: float) -> datetime:
         """Return the date and time when the loop's clock shows ``at`` seconds."""
@@ -70,17 +70,22 @@ class Service:
         endpoint = endpoint_of(request.line.path)
         if endpoint is None or ENDPOINTS[endpoint] != request.line.method:
             raise RefusedError("ERROR_NOT_FOUND")
-        key = request.headers.get("x-api-key", "").encode("latin-1")
-        # Compare with every key, so that the time taken does not tell which one was nearly right.
-        if not sum(hmac.compare_digest(key, known.encode()) for known in self.keys):
-            raise RefusedError("ERROR_ACCESS_DENIED")
+        self._authorize(endpoint, request.headers.get("x-api-key", ""))
         return {
             "create": self._create,
             "send": self._send,
             "channels": self._channels,
             "check": self._check,
-            "settings": self._settings,
+            "verify": self._verify,
+            "settings": self._describe_settings,
         }[endpoint]
+
+    def _authorize(self, endpoint: str, key: str) -> None:
+        public, secret = self._settings.api_key, self._settings.secret_key
+        keys = [secret] if endpoint == "verify" else [public, secret]
+        # Compare with every key, so that the time taken does not tell which one was nearly right.
+        if not sum(hmac.compare_digest(key.encode("latin-1"), known.encode()) for known in keys):
+            raise RefusedError("ERROR_ACCESS_DENIED")
 
     def _create(self, request: Request, now: float) -> Json:
         body = _read_object(request)
@@ -89,73 +94,89 @@ class Service:
             raise RefusedError("ERROR_BAD_REQUEST", field="to")
         if not isinstance(send, bool):
             raise RefusedError("ERROR_BAD_REQUEST", field="send")
-        channel = self._offered(body["type"] if "type" in body else self._first_channel())
-        session = self.sessions.of_recipient(to, now)
-        if send and not session.seconds_left(channel, now):
-            self.sessions.deliver(session, channel, now)
+        user = self.sessions.user(to)
+        channel = self._project.offered(body["type"]) if "type" in body else self._project.default_channel(user)
+        if send:
+            self._demand_challenge(request)
+        _refuse_blocked(user)
+        if send:
+            self._project.require_use(user, channel)
+        session, existed = self.sessions.of(user, now)
+        sent_to = self._send_created(session, channel, now, existed=existed) if send else None
         return {
             "session_id": session.id,
             "session_expired_at": self._expired_at(session),
-            "sent_to": channel if send else None,
-            "channels": self._list_channels(session, now),
+            "sent_to": sent_to,
+            "channels": self._project.list_channels(session, now),
         }
+
+    def _send_created(self, session: Session, channel: str, now: float, *, existed: bool) -> str | None:
+        """Send what ``create`` asks for, and return the channel that the code is on, if any."""
+        left = session.seconds_left(channel, now)
+        if existed and self._settings.create_existing == "quiet":
+            return channel if left else None
+        if left and self._settings.create_in_window == "refuse":
+            raise RefusedError("ERROR_MESSAGE_ATTEMPT", retry_after=left)
+        if not left:
+            self.sessions.deliver(session, channel, now)
+        return channel
 
     def _send(self, request: Request, now: float) -> Json:
         body = _read_object(request)
+        self._demand_challenge(request)
         session = self.sessions.live(body.get("session_id"), now)
-        channel = self._offered(body.get("type"))
+        channel = self._project.offered(body.get("type"))
+        _refuse_blocked(session.user)
+        self._project.require_use(session.user, channel)
         if left := session.seconds_left(channel, now):
             raise RefusedError("ERROR_MESSAGE_ATTEMPT", retry_after=left)
         self.sessions.deliver(session, channel, now)
         return {
             "session_id": session.id,
             "session_expired_at": self._expired_at(session),
-            "channel": _describe(channel, session, timeout=self.sessions.window),
+            "channel": self._project.describe(channel, session, timeout=self._settings.window),
         }
 
     def _channels(self, request: Request, now: float) -> Json:
-        return self._list_channels(self._session_in_query(request, now), now)
+        return self._project.list_channels(self._session_in_query(request, now), now)
 
     def _check(self, request: Request, now: float) -> Json:
         body = _read_object(request)
-        session = self.sessions.live(body.get("session_id"), now)
         code = body.get("code")
+        self._demand_challenge(request)
+        session = self.sessions.live(body.get("session_id"), now)
         if not isinstance(code, str):
             raise RefusedError("ERROR_BAD_REQUEST", field="code")
-        if not hmac.compare_digest(code.encode("utf-8", "replace"), session.code.encode()):
+        _refuse_blocked(session.user)
+        if not session.has_code(code):
+            self.sessions.count_wrong_code(session, now)
             raise RefusedError("ERROR_MESSAGE_WRONG_CODE")
-        return {"verify_token": secrets.token_urlsafe()}
+        return {"verify_token": self.sessions.confirm(session, now), "is_test": False}
 
-    def _settings(self, request: Request, now: float) -> Json:
+    def _verify(self, request: Request, _now: float) -> Json:
+        token = _read_object(request).get("verify_token")
+        if not isinstance(token, str):
+            raise RefusedError("ERROR_BAD_REQUEST", field="verify_token")
+        to = self.sessions.redeem(token).to
+        return {"email" if "@" in to else "phone": to}
+
+    def _describe_settings(self, request: Request, now: float) -> Json:
         self._session_in_query(request, now)
-        return {
-            "language": preferred_language(request.headers.get("accept-language", "")),
-            "project": {"name": _choices.PROJECT_NAME},
-            "code": {"length": _choices.CODE_LENGTH, "digits": True, "letters": False},
-            "challenge": {"enabled": False, "api_key": None},
-        }
+        return self._project.describe_settings(preferred_language(request.headers.get("accept-language", "")))
+
+    def _demand_challenge(self, request: Request) -> None:
+        """Use up the request's CAPTCHA token, where one is demanded."""
+        accepted = self._settings.challenge
+        if accepted is False:
+            return
+        token = request.headers.get(CHALLENGE_HEADER, "")
+        if not token or token in self._used_challenges or not (accepted is True or token in accepted):
+            raise RefusedError("ERROR_CHALLENGE")
+        self._used_challenges.add(token)
 
     def _session_in_query(self, request: Request, now: float) -> Session | None:
         ids = parse_qs(request.line.query, keep_blank_values=True).get("session_id")
         return self.sessions.live(ids[0], now) if ids else None
-
-    def _first_channel(self) -> str:
-        if not self.channels:
-            raise RefusedError("ERROR_PROJECT_HAS_NO_CHANNELS")
-        return self.channels[0]
-
-    def _offered(self, channel: object) -> str:
-        if not isinstance(channel, str) or not channel:
-            raise RefusedError("ERROR_BAD_REQUEST", field="type")
-        if channel not in self.channels:
-            raise RefusedError("ERROR_PROJECT_HAS_NO_CHANNEL")
-        return channel
-
-    def _list_channels(self, session: Session | None, now: float) -> Json:
-        return [
-            _describe(channel, session, timeout=session.seconds_left(channel, now) if session else 0)
-            for channel in self.channels
-        ]
 
     def _expired_at(self, session: Session) -> str:
         return self.wall_clock(session.expires_at).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
@@ -170,6 +191,11 @@ def endpoint_of(path: str) -> str | None:
     return None
 
 
+def _refuse_blocked(user: User) -> None:
+    if user.blocked:
+        raise RefusedError("ERROR_PHONE_BLOCKED")
+
+
 def _read_object(request: Request) -> dict[str, object]:
     """Parse the body as a JSON object, whatever its content type: the documentation's own examples need that."""
     try:
@@ -179,14 +205,3 @@ def _read_object(request: Request) -> dict[str, object]:
     if not isinstance(value, dict):
         raise RefusedError("ERROR_BAD_REQUEST")
     return cast("dict[str, object]", value)
-
-
-def _describe(channel: str, session: Session | None, *, timeout: float) -> JsonObject:
-    return {
-        "name": _NAMES.get(channel, channel.capitalize()),
-        "type": channel,
-        "is_active": session is not None and channel in session.active,
-        "timeout": int(timeout) if timeout == int(timeout) else timeout,
-        "image_url": _choices.IMAGE_URL.format(type=channel),
-        "link": _choices.LINKS.get(channel, ""),
-    }
