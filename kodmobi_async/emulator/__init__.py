@@ -1,4 +1,4 @@
-"""The kod.mobi API on a loopback port: real HTTP, a ledger of what was delivered, and faults on demand.
+"""The kod.mobi API on a loopback port: real HTTP, a ledger of deliveries, and faults on demand.
 
 Point a client at it and look at what people would have received:
 
@@ -12,15 +12,15 @@ Point a client at it and look at what people would have received:
         assert len(emulator.delivered(session_id, "telegram")) == 1
         assert emulator.requests["send"] == 3
 
-Sessions and windows live on the running loop's clock, so a loop with a virtual clock moves them too. The emulator
-shares no code with the SDK and speaks HTTP by itself: a mistake in the client, or in its HTTP library, meets no twin
-here. What the documentation leaves open, and what is done about it, stands in ``_choices``.
+Sessions and windows use the running loop's clock, so a loop with a virtual clock moves them too. The emulator shares
+no code with the SDK and implements HTTP by itself: a bug in the client, or in its HTTP library, cannot cancel itself
+out here. ``_choices`` lists what the documentation leaves open, and what the emulator does about it.
 """
 
 from __future__ import annotations
 
 from kodmobi_async.emulator._emulator import Emulator
 from kodmobi_async.emulator._fault import Fault
-from kodmobi_async.emulator._service import Delivery
+from kodmobi_async.emulator._sessions import Delivery
 
 __all__ = ("Delivery", "Emulator", "Fault")

@@ -1,23 +1,41 @@
-"""What the documentation does not say, and what this emulator does about it: every such choice stands here.
+"""What the documentation leaves open, and what this emulator does: every such choice is listed here.
 
-The documentation describes the calls, the shapes of their answers, the error envelope and the statuses 400, 401, 403,
-404, 409 and 500; the vendor's JavaScript SDK knows further ``sys_message`` codes. Beyond that, this emulator:
+The documentation describes the calls, the shapes of their responses, the error envelope and the statuses 400, 401,
+403, 404, 409 and 500; the vendor's JavaScript SDK knows further ``sys_message`` codes. Beyond that, this emulator:
 
-- answers each code with the status in ``REFUSALS``: a documented one, or 429 for "too soon";
-- answers a re-send before its time with 429, ``ERROR_MESSAGE_ATTEMPT``, ``Retry-After`` and the same whole seconds
-  as ``timeout`` in ``error_params``; elsewhere ``error_params`` names the field at fault, or is empty;
-- tells an expired session (``ERROR_SESSION_EXPIRED``) from one that never was (``ERROR_MESSAGE_NOT_FOUND``), both 404;
-- calls a channel that it does not offer ``ERROR_PROJECT_HAS_NO_CHANNEL``, whether or not the name exists elsewhere;
-- answers an unknown path or a wrong method with 404 and its own breakdown with 500, under two codes of its own, and a
-  request that cannot be read as HTTP, or is too large, with 400, closing the connection;
-- looks at the path first, then at the method, the key and the body;
-- takes a session's name in lower case and with Crockford's look-alikes (I and L for 1, O for 0);
-- keeps a session's code and its end as they are when the code is sent again, and when it was checked;
-- gives the same live session for the same ``to``, and keeps quiet inside a window when asked to create it again;
-- names in ``sent_to`` the channel that holds the code, or null when ``send`` is false;
+- gives each code the status in ``REFUSALS``: a documented one, or 429 for "too soon";
+- refuses an early re-send with 429, ``ERROR_MESSAGE_ATTEMPT``, ``Retry-After``, and the same whole seconds as
+  ``timeout`` in ``error_params``; otherwise ``error_params`` names the invalid field, or is empty;
+- distinguishes an expired session (``ERROR_SESSION_EXPIRED``) from an unknown one (``ERROR_MESSAGE_NOT_FOUND``), both
+  404;
+- refuses every channel that it does not offer with ``ERROR_PROJECT_HAS_NO_CHANNEL``;
+- uses two codes of its own: for an unknown path or a wrong method (404), and for its own failure (500);
+- responds to bytes that are not HTTP, or too large a request, with 400, and closes the connection;
+- checks the path first, then the method, the key and the body;
+- accepts a session's id in lower case and with Crockford's look-alikes (I and L for 1, O for 0);
+- accepts both keys everywhere, except that ``verify`` refuses the public one like an unknown one;
+- serves ``verify`` at ``<base>/verify``, and responds with ``phone`` (E.164) or ``email``; a token does not expire, can
+  be redeemed once, and is then refused like an unknown one: 404, ``ERROR_MESSAGE_NOT_FOUND``;
+- returns the same live session for the same ``to``; ``create`` with ``send`` false reads it, or opens it, and needs no
+  CAPTCHA; inside a window ``create`` does not send (``create_in_window``), outside it does (``create_existing``);
+- sends without a ``type`` over the channel that the user got a code on last, else over the project's first that the
+  user may use;
+- names in ``sent_to`` the channel that the code is on, whether it was sent now or inside the open window; null if it
+  is on none, or if ``send`` is false;
+- keeps a session's code, and its end, when the code is sent again;
+- ends a session after a right code, and after ``max_checks`` wrong ones: the last of these is still refused with
+  ``ERROR_MESSAGE_WRONG_CODE``, everything after that with ``ERROR_SESSION_EXPIRED``;
+- compares codes exactly; responds to a right one with ``is_test`` false;
+- takes a user's status on a channel to last through all of the user's sessions; channels without a bot are active for
+  everyone; with ``require_active`` the others refuse users who have not started the bot;
+- demands a CAPTCHA (``challenge``) for ``send``, ``check``, and ``create`` that sends, in the header
+  ``CHALLENGE_HEADER``; a token is accepted once, and used up even if the request is then refused for another reason;
+- refuses blocked recipients with ``ERROR_PHONE_BLOCKED`` in ``create``, ``send`` and ``check``;
 - rounds the ``timeout`` values of ``GET channels`` up to whole seconds;
-- takes ``GET channels`` and ``GET settings`` without a session as questions about the project;
-- has a code of six digits, no CAPTCHA, and links for the channels that have a bot.
+- takes ``GET channels`` and ``GET settings`` without a session as requests about the project;
+- has links for the channels that have a bot;
+- gives every response an ``X-Request-Id`` of its own;
+- has no ``manual/send``, which sends a code of the caller's and knows no sessions.
 """
 # ruff: noqa: RUF001  the Russian messages are in Russian letters
 
@@ -31,7 +49,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = (
-    "CODE_LENGTH",
+    "CHALLENGE_API_KEY",
+    "CHALLENGE_HEADER",
     "ENDPOINTS",
     "IMAGE_URL",
     "LINKS",
@@ -45,7 +64,7 @@ __all__ = (
 
 @attrs.frozen
 class RefusalText:
-    """How a code looks on the wire: its HTTP status, and its message in both languages."""
+    """The HTTP status of a code, and its message in both languages."""
 
     status: int
     en: str
@@ -73,7 +92,7 @@ REFUSALS: Final[Mapping[str, RefusalText]] = {
     "ERROR_WRONG_BALANCE": RefusalText(403, "Balance is too low.", "Недостаточно средств на балансе."),
     "ERROR_ACCESS_DENIED": RefusalText(401, "Access denied.", "Доступ запрещён."),
     "ERROR_MESSAGE_NOT_FOUND": RefusalText(404, "Message not found.", "Сообщение не найдено."),
-    # No source names a code for these two; the names are the emulator's.
+    # No source has a code for these two; the names are the emulator's own.
     "ERROR_NOT_FOUND": RefusalText(404, "Not found.", "Не найдено."),
     "ERROR_SERVER": RefusalText(500, "Problem with our server. Try again later.", "Ошибка сервера. Повторите позже."),
 }
@@ -86,12 +105,16 @@ ENDPOINTS: Final[Mapping[str, str]] = {
     "send": "POST",
     "channels": "GET",
     "check": "POST",
+    "verify": "POST",
     "settings": "GET",
 }
 
 MAX_BODY_BYTES: Final = 64 * 1024
 
-CODE_LENGTH: Final = 6
+# The name that the vendor's playground for the older API used.
+CHALLENGE_HEADER: Final = "x-cf-turnstile-token"
+CHALLENGE_API_KEY: Final = "emulator-challenge-key"
+
 PROJECT_NAME: Final = "Emulator"
 IMAGE_URL: Final = "https://storage.kod.mobi/icons/{type}.svg"
 LINKS: Final[Mapping[str, str]] = {"telegram": "https://t.me/my-tg-bot", "whatsapp": "https://wa.me/10000000000"}

@@ -1,30 +1,32 @@
-"""Faults to order, and the script that hands them out.
+"""Faults: how a request goes wrong.
 
-A fault says three things: whether the request is carried out, which bytes of which answer go out and when, and how the
-connection ends. Outcomes differ in just these three.
+A fault determines three things: whether the request is carried out, which bytes of which response are written and
+when, and how the connection ends. Clients see no other difference.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 import attrs
 import orjson
 
-from kodmobi_async.emulator._choices import ENDPOINTS, REFUSALS
-from kodmobi_async.emulator._http import Answer
-from kodmobi_async.emulator._service import Refusal
+from kodmobi_async.emulator._checks import finite, whole
+from kodmobi_async.emulator._choices import REFUSALS
+from kodmobi_async.emulator._http import Response
+from kodmobi_async.emulator._refusals import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ("Fault", "Script", "finite", "whole")
+    from kodmobi_async.emulator._json import JsonObject
+
+__all__ = ("Fault",)
 
 Moment: TypeAlias = Literal["before_reading", "after_reading", "mid_headers", "mid_answer"]
 Part: TypeAlias = Literal["headers", "body"]
-# What follows the last byte: the next request, FIN, RST, or nothing until the client leaves.
+# What follows the last byte: the next request, FIN, RST, or nothing until the client closes.
 End: TypeAlias = Literal["keep", "fin", "rst", "hang"]
 
 _GARBAGE: Final = b"HTTP/9.9 twelve \x00\r\n\r\n"
@@ -33,11 +35,10 @@ _FINAL_STATUSES: Final = range(200, 600)
 
 @attrs.frozen(kw_only=True)
 class Fault:
-    """One way in which a request goes wrong; made by one of the constructors below.
+    """One way in which a request goes wrong; build it with one of the constructors below.
 
-    Where a fault sends the normal answer, or a part of it, and ``process`` is False, there is no such answer: the
-    envelope of a 500 takes its place. ``process`` never overrules the service: a send inside an open window delivers
-    nothing, fault or no fault.
+    A fault that writes the normal response, or a part of it, writes the envelope of a 500 instead if ``process`` is
+    False. ``process`` does not overrule the service: a send inside an open window delivers nothing.
     """
 
     kind: str
@@ -48,7 +49,7 @@ class Fault:
     delay_before: float = 0.0
     delay_after: float = 0.0
     seconds_per_byte: float = 0.0
-    replacement: Answer | Refusal | None = None
+    replacement: Response | Refusal | None = None
     raw: bytes | None = None
 
     @classmethod
@@ -60,52 +61,62 @@ class Fault:
         *,
         process: bool = False,
     ) -> Fault:
-        """Answer this instead.
+        """Send this response instead.
 
         Args:
             status: From 200 to 599.
-            headers: They go out as given and replace the default ones of the same name.
+            headers: They are written as given and replace the default ones of the same name.
             body: Bytes as they are, a str in UTF-8, anything else as JSON.
             process: Carry the request out first.
 
         Raises:
-            ValueError: The status is none, a header would not stay in its line, or the body is no JSON.
+            ValueError: The status is out of range, a header contains a line break, or the body is not valid JSON.
         """
         headers = dict(headers or {})
         for line in (*headers, *headers.values()):
             if "\r" in line or "\n" in line:
                 raise ValueError("a header must not contain a line break")
-        answer = Answer(_final_status(status), _encode(body), headers)
-        return cls(kind="answer", replacement=answer, process=process)
+        response = Response(_final_status(status), _encode(body), headers)
+        return cls(kind="answer", replacement=response, process=process)
 
     @classmethod
-    def refuse(cls, sys_message: str, status: int | None = None, retry_after: float | None = None) -> Fault:
+    def refuse(
+        cls,
+        sys_message: str,
+        status: int | None = None,
+        retry_after: float | None = None,
+        *,
+        errors: JsonObject | None = None,
+    ) -> Fault:
         """Refuse with the documented envelope.
 
         Args:
             sys_message: Any code; one that the emulator does not know needs a status.
-            status: Of the answer; by default the one that the emulator gives this code.
+            status: Of the response; by default the one that the emulator gives this code.
             retry_after: Seconds for the ``Retry-After`` header, rounded up.
+            errors: What is wrong, by field, as in ``{"phone": ["is not valid"]}``.
 
         Raises:
-            ValueError: There is no status, or one of the numbers makes no sense.
+            ValueError: The status is missing, a number is invalid, or ``errors`` are not valid JSON.
         """
         if status is None and sys_message not in REFUSALS:
-            raise ValueError(f"{sys_message!r} is not known here and needs a status")
+            raise ValueError(f"{sys_message!r} is unknown here and needs a status")
+        _encode(errors or {}, "errors")
         refusal = Refusal(
             sys_message,
             status=None if status is None else _final_status(status),
             retry_after=None if retry_after is None else math.ceil(finite("retry_after", retry_after)),
+            errors=errors,
         )
         return cls(kind="refuse", replacement=refusal)
 
     @classmethod
     def delay(cls, seconds: float, *, before_processing: bool = False) -> Fault:
-        """Give the normal answer, ``seconds`` late.
+        """Send the normal response ``seconds`` late.
 
         Args:
             seconds: How late.
-            before_processing: Carry the request out late, too, and even when the client has left by then.
+            before_processing: Carry the request out late, too, even if the client has gone by then.
 
         Raises:
             ValueError: ``seconds`` is negative or not finite.
@@ -120,14 +131,14 @@ class Fault:
         """End the connection.
 
         Args:
-            when: ``before_reading``: as soon as the request line arrives, with nothing read or carried out.
-                ``after_reading``: after the whole request, before any answer. ``mid_headers``: after half of the
-                answer's headers. ``mid_answer``: after all headers and half of the body.
+            when: ``before_reading``: as soon as the request line arrives; nothing more is read or carried out.
+                ``after_reading``: after the whole request, before the response. ``mid_headers``: after half of the
+                response's headers. ``mid_answer``: after all headers and half of the body.
             reset: With RST instead of FIN.
-            process: Carry the request out. By default only where a part of the answer goes out.
+            process: Carry the request out. The default is to do so only if a part of the response is written.
 
         Raises:
-            ValueError: There is no such moment, or the request cannot be carried out that is not read.
+            ValueError: There is no such moment, or a request that is not read would have to be carried out.
         """
         if when not in get_args(Moment):
             raise ValueError(f"when must be one of {', '.join(get_args(Moment))}")
@@ -139,17 +150,17 @@ class Fault:
 
     @classmethod
     def malformed(cls, raw: bytes = _GARBAGE, *, process: bool = True) -> Fault:
-        """Send ``raw`` in place of an answer, then FIN."""
+        """Send ``raw`` instead of a response, then FIN."""
         return cls(kind="malformed", raw=raw, process=process, end="fin")
 
     @classmethod
     def silence(cls, *, process: bool = True) -> Fault:
-        """Never answer; the connection stays until the client leaves."""
+        """Never respond; the connection stays open until the client closes it."""
         return cls(kind="silence", raw=b"", process=process, end="hang")
 
     @classmethod
     def drip(cls, seconds_per_byte: float, part: Part = "headers", *, process: bool = True) -> Fault:
-        """Send one part of the normal answer byte by byte, the rest at once.
+        """Send one part of the normal response byte by byte, the rest at once.
 
         Args:
             seconds_per_byte: The pause before each byte.
@@ -170,7 +181,7 @@ class Fault:
         return self.moment != "before_reading"
 
     def pieces(self, head: bytes, body: bytes) -> tuple[bytes, bytes, bytes]:
-        """Say what of an answer goes out: some at once, then some byte by byte, then the rest at once."""
+        """Return what to write of a response: some at once, then some byte by byte, then the rest at once."""
         if self.raw is not None:
             return self.raw, b"", b""
         if self.part is not None:
@@ -184,74 +195,11 @@ class Fault:
         return head + body, b"", b""
 
 
-@attrs.define(eq=False)
-class _Entry:
-    fault: Fault
-    times: int
-    endpoint: str | None
-
-
-@attrs.define
-class Script:
-    """The faults to come, in order."""
-
-    _entries: deque[_Entry] = attrs.Factory(deque[_Entry])
-
-    def add(self, fault: Fault, times: int, endpoint: str | None) -> None:
-        """Append ``fault`` for the next ``times`` requests of ``endpoint``, or of any."""
-        if not isinstance(fault, Fault):  # pyright: ignore[reportUnnecessaryIsInstance] callers may not check types
-            raise ValueError("fault must be a Fault")  # noqa: TRY004 a wrong setting is a ValueError throughout
-        if endpoint is not None and endpoint not in ENDPOINTS:
-            raise ValueError(f"endpoint must be None or one of {', '.join(ENDPOINTS)}")
-        self._entries.append(_Entry(fault, whole("times", times, at_least=1), endpoint))
-
-    def take(self, endpoint: str | None) -> Fault | None:
-        """Use up the first fault meant for ``endpoint``."""
-        for entry in self._entries:
-            if entry.endpoint in {None, endpoint}:
-                entry.times -= 1
-                if not entry.times:
-                    self._entries.remove(entry)
-                return entry.fault
-        return None
-
-    def clear(self) -> None:
-        """Forget every fault."""
-        self._entries.clear()
-
-    def __len__(self) -> int:
-        return sum(entry.times for entry in self._entries)
-
-
-def finite(name: str, value: object, *, above: float = -math.inf) -> float:
-    """Return ``value`` as a float when it is a number of seconds, at least zero and more than ``above``.
-
-    Raises:
-        ValueError: It is not.
-    """
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ValueError(f"{name} must be a number")  # noqa: TRY004 a wrong setting is a ValueError throughout
-    if not (math.isfinite(value) and value >= 0 and value > above):
-        raise ValueError(f"{name} must be finite and {'above' if above >= 0 else 'at least'} zero")
-    return float(value)
-
-
-def whole(name: str, value: object, *, at_least: int, at_most: float = math.inf) -> int:
-    """Return ``value`` when it is a whole number in its bounds.
-
-    Raises:
-        ValueError: It is not.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value <= at_most:
-        raise ValueError(f"{name} must be a whole number from {at_least} to {at_most}")
-    return value
-
-
 def _final_status(status: int) -> int:
     return whole("status", status, at_least=_FINAL_STATUSES.start, at_most=_FINAL_STATUSES.stop - 1)
 
 
-def _encode(body: bytes | str | Mapping[str, object] | Sequence[object]) -> bytes:
+def _encode(body: bytes | str | Mapping[str, object] | Sequence[object], name: str = "body") -> bytes:
     if isinstance(body, bytes):
         return body
     if isinstance(body, str):
@@ -259,4 +207,4 @@ def _encode(body: bytes | str | Mapping[str, object] | Sequence[object]) -> byte
     try:
         return orjson.dumps(body)
     except orjson.JSONEncodeError as error:
-        raise ValueError(f"body cannot be written as JSON: {error}") from None
+        raise ValueError(f"{name} cannot be written as JSON: {error}") from None

@@ -1,7 +1,7 @@
-"""As much of HTTP/1.1 as a service needs that must also be able to break it.
+"""The part of HTTP/1.1 that the emulator needs, and needs to be able to break.
 
-A fault is a matter of single bytes and of the moment a connection ends. A server framework hides exactly these, so the
-emulator reads requests and writes answers on the stream itself.
+A fault concerns single bytes, and the moment at which a connection ends. A server framework hides both, so the
+emulator reads requests from the stream and writes responses to it by itself.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kodmobi_async.emulator._choices import MAX_BODY_BYTES
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ("Answer", "Connection", "Request", "RequestLine", "UnreadableRequestError")
+__all__ = ("Connection", "Request", "RequestLine", "Response", "UnreadableRequestError")
 
 _MAX_HEADERS: Final = 100
 _READ_BYTES: Final = 64 * 1024
@@ -32,7 +32,7 @@ _RESET_ON_CLOSE: Final = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 
 
 class UnreadableRequestError(Exception):
-    """The bytes are not a request, or more of one than is read here."""
+    """The bytes are not a request, or the request is too large."""
 
 
 @attrs.frozen
@@ -47,7 +47,7 @@ class RequestLine:
 
 @attrs.frozen
 class Request:
-    """A request that was read to its end; header names are in lower case."""
+    """A complete request; header names are in lower case."""
 
     line: RequestLine
     headers: Mapping[str, str] = attrs.field(repr=False)
@@ -55,13 +55,13 @@ class Request:
 
     @property
     def keep_alive(self) -> bool:
-        """Whether the client may want to use the connection again."""
+        """Whether the client may use the connection again."""
         return self.line.version == "HTTP/1.1" and "close" not in self.headers.get("connection", "").lower()
 
 
 @attrs.frozen
-class Answer:
-    """A status, a body, and headers that go before the default ones."""
+class Response:
+    """A status, a body, and headers that replace the default ones of the same name."""
 
     status: int
     body: bytes
@@ -69,20 +69,27 @@ class Answer:
 
     @property
     def keep_alive(self) -> bool:
-        """Whether the answer leaves the connection open."""
+        """Whether the response leaves the connection open."""
         return not any(
             name.lower() == "connection" and "close" in value.lower() for name, value in self.headers.items()
         )
 
-    def render(self, date: datetime, *, keep_alive: bool, headless: bool = False) -> tuple[bytes, bytes]:
-        """Return the bytes of the head, up to the blank line, and those of the body.
+    def render(
+        self, date: datetime, request_id: str, *, keep_alive: bool, headless: bool = False
+    ) -> tuple[bytes, bytes]:
+        """Return the bytes of the head, blank line included, and of the body.
 
         Args:
-            date: What the ``Date`` header says.
+            date: The value of the ``Date`` header.
+            request_id: The value of the ``X-Request-Id`` header.
             keep_alive: Whether the connection stays open.
-            headless: The request was a HEAD: its answer has no body.
+            headless: The response has no body, because the request was a HEAD.
         """
-        headers = {"Date": format_datetime(date, usegmt=True), "Content-Type": "application/json; charset=utf-8"}
+        headers = {
+            "Date": format_datetime(date, usegmt=True),
+            "X-Request-Id": request_id,
+            "Content-Type": "application/json; charset=utf-8",
+        }
         given = {name.lower() for name in self.headers}
         if "transfer-encoding" not in given and self.status not in {
             http.HTTPStatus.NO_CONTENT,
@@ -107,23 +114,23 @@ def _phrase(status: int) -> str:
 
 @attrs.frozen
 class Connection:
-    """One accepted connection.
+    """An accepted connection.
 
-    Every method may raise ``OSError`` or ``EOFError``: the client is gone.
+    Every method may raise ``OSError`` or ``EOFError``: the client has gone.
     """
 
     _reader: asyncio.StreamReader
     _writer: asyncio.StreamWriter
 
     async def read_line(self) -> RequestLine | None:
-        """Wait for the first line of the next request; None when the client has no more.
+        """Wait for the first line of the next request; return None if the client sends no more.
 
         Raises:
-            UnreadableRequestError: This is no request line.
+            UnreadableRequestError: It is not a request line.
         """
         try:
             line = await self._read_text_line()
-            while not line:  # RFC 9112, 2.2: empty lines before a request are passed over
+            while not line:  # RFC 9112, 2.2: a server ignores empty lines before a request
                 line = await self._read_text_line()
         except asyncio.IncompleteReadError as error:
             if error.partial:
@@ -135,7 +142,7 @@ class Connection:
         """Read the headers and the body that follow ``line``.
 
         Raises:
-            UnreadableRequestError: They are no HTTP, or too large.
+            UnreadableRequestError: They are not HTTP, or too large.
         """
         headers = await self._read_headers()
         if headers.get("expect", "").lower() == "100-continue":
@@ -153,7 +160,7 @@ class Connection:
     async def end(self, *, reset: bool = False) -> None:
         """End the connection: with FIN, or with RST when ``reset``.
 
-        After FIN, what still comes in is read and dropped: to close a socket with unread bytes would send RST instead.
+        After FIN, it reads and drops what still arrives: closing a socket with unread bytes would send RST.
         """
         if reset:
             sock: socket.socket = self._writer.get_extra_info("socket")
@@ -164,17 +171,17 @@ class Connection:
             await self.client_leaves()
 
     async def client_leaves(self) -> None:
-        """Wait until the client ends its side; drop what it sends until then."""
+        """Wait until the client closes its side; drop what it sends until then."""
         while await self._reader.read(_READ_BYTES):
             pass
 
     async def close(self) -> None:
-        """Flush what was written and close."""
+        """Flush the written bytes, then close."""
         self._writer.close()
         await self._writer.wait_closed()
 
     def abort(self) -> None:
-        """Drop the connection, and what was not sent yet, now."""
+        """Drop the connection now, with all bytes not sent yet."""
         self._writer.transport.abort()
 
     async def _read_text_line(self) -> str:
@@ -220,7 +227,7 @@ def _parse_line(line: str) -> RequestLine:
 
 
 def _bounded(text: str, *, base: int) -> int:
-    """Read a length on the wire, from 0 to the largest body that is read."""
+    """Parse a length, from 0 to the size of the largest body that is accepted."""
     text = text.strip()
     try:
         length = int(text, base) if text.isascii() and text.isalnum() else -1
