@@ -325,7 +325,7 @@ async def test_a_wait_that_ends_after_the_session_is_not_begun(emulator: Emulato
         await client.send(session, "sms")  # 30 s before the session ends
         began = loop.time()
         with pytest.raises(
-            SessionExpiredError, match=r"ends in 30\.. s, before its channel is free in 60\.0 s"
+            SessionExpiredError, match=r"ends in 3[01]\.. s, before its channel is free in 60\.0 s"
         ) as caught:
             await client.send(session, "sms")
         assert (caught.value.outcome, caught.value.status) == (Outcome.NOT_SENT, None)

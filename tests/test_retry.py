@@ -99,7 +99,7 @@ def test_no_pause_is_negative_or_longer_than_the_maximum(attempt: int, initial: 
 
 
 def judged(came: Response | Failure, *, written: bool = True, policy: RetryPolicy = REPEATING) -> Verdict[Any]:
-    call = Send(SESSION, "sms", None, Timeout())
+    call = Send.of(SESSION, "sms", None, Timeout())
     call.progress = Progress()
     call.progress.written = written
     return judge(call, came, NOTHING_SECRET, repeat_unknown=policy.repeat_unknown)

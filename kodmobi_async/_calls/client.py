@@ -204,7 +204,7 @@ class KodmobiClient:
         if challenge is not None:
             challenge = check_token("challenge", challenge)
         wait = self._max_wait if max_wait is None else check_max_wait(max_wait)
-        call = Send(session, name, challenge, self._timeout if timeout is None else self._bounds(timeout))
+        call = Send.of(session, name, challenge, self._timeout if timeout is None else self._bounds(timeout))
         del challenge
         if self._lifecycle.is_closed or asyncio.get_running_loop() is not self._clock.loop:
             await self._lifecycle.enter()

@@ -58,9 +58,8 @@ class Create(Call[Session]):
     def __init__(
         self, to: str, channel: Channel | str | None, *, send: bool, challenge: str | None, timeout: Timeout
     ) -> None:
-        super().__init__(create_request(to, channel, send=send, challenge=challenge), timeout)
+        super().__init__(create_request(to, channel, send=send, challenge=challenge), timeout, None, channel)
         self.repeat = Repeat.IN_WINDOW if send else Repeat.AT_WILL  # type: ignore[misc]
-        self.channel = channel
         self.to = mask(to)
         # the service may repeat a number without its plus sign
         self.secrets = (to, to.removeprefix("+"), *([] if challenge is None else [challenge]))

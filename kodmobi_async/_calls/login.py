@@ -39,8 +39,7 @@ class Check(Call[CheckResult]):
     what_is_unknown = "whether the code was checked; it may be used up, and a new session gets a new one"
 
     def __init__(self, session_id: str, code: str, challenge: str | None, timeout: Timeout) -> None:
-        super().__init__(check_request(session_id, code, challenge), timeout)
-        self.session_id = session_id
+        super().__init__(check_request(session_id, code, challenge), timeout, session_id)
         self.secrets = (code,) if challenge is None else (code, challenge)
 
     def read(self, response: Response) -> CheckResult:

@@ -41,12 +41,13 @@ class Send(Call[SendResult]):
     session_id: str
     channel: Channel | str
 
-    def __init__(self, session_id: str, channel: Channel | str, challenge: str | None, timeout: Timeout) -> None:
-        super().__init__(send_request(session_id, channel, challenge), timeout)
-        self.session_id = session_id
-        self.channel = channel
+    @classmethod
+    def of(cls, session_id: str, channel: Channel | str, challenge: str | None, timeout: Timeout) -> Send:
+        """Return the call of a send; all in canonical form."""
+        call = cls(send_request(session_id, channel, challenge), timeout, session_id, channel)
         if challenge is not None:
-            self.secrets = (challenge,)
+            call.secrets = (challenge,)
+        return call
 
     def read(self, response: Response) -> SendResult:
         """Return what a 2xx says."""

@@ -63,8 +63,6 @@ class Call(Generic[T]):
     what_is_unknown: ClassVar[str] = "whether the service has read the request"
 
     secrets: tuple[str, ...] = ()
-    session_id: str | None = None
-    channel: str | None = None
     to: str | None = None
 
     task: asyncio.Task[object] | None = None
@@ -84,9 +82,13 @@ class Call(Generic[T]):
     first_unknown = math.inf
     """When the first attempt with a lost response began; ``inf`` while there is none."""
 
-    def __init__(self, request: Request, timeout: Timeout) -> None:
+    def __init__(
+        self, request: Request, timeout: Timeout, session_id: str | None = None, channel: str | None = None
+    ) -> None:
         self.request = request
         self.timeout = timeout
+        self.session_id = session_id
+        self.channel = channel
         self.number = next(_numbers)
 
     def read(self, response: Response) -> T:
@@ -206,9 +208,8 @@ class Read(Call[T]):
         timeout: Timeout,
         session_id: str | None = None,
     ) -> None:
-        super().__init__(request, timeout)
+        super().__init__(request, timeout, session_id)
         self.kind = kind
-        self.session_id = session_id
         self._reader = reader
 
     def read(self, response: Response) -> T:

@@ -73,7 +73,12 @@ def judge(call: Call[T], came: Response | Failure, redact: Redaction, *, repeat_
         return _failed(call, came, repeats=repeat_unknown)
     outcome = outcome_of(came.status)
     if outcome is Outcome.ACCEPTED:
-        return _accepted(call, came, repeats=repeat_unknown)
+        try:
+            return Verdict(call.read(came))
+        except UnreadableResponseError as unreadable:
+            return Verdict(error=unreadable)
+        except OutcomeUnknownError as unknown:
+            return Verdict(error=unknown, again=_repeats(call, repeat_unknown), foreign=True)
     error = read_error(came, redact.also(*call.secrets), session_id=call.session_id, channel=call.channel)
     if outcome is Outcome.REFUSED:
         return _refused(error)
@@ -96,15 +101,6 @@ def _failed(call: Call[T], failure: Failure, *, repeats: bool) -> Verdict[T]:
         return Verdict(error=TransportError(f"no response: {failure.reason}"), again=not failure.permanent)
     unknown = OutcomeUnknownError(f"the request was sent, but {failure.reason}", safe_after=call.safe_after)
     return Verdict(error=unknown, again=_repeats(call, repeats))
-
-
-def _accepted(call: Call[T], response: Response, *, repeats: bool) -> Verdict[T]:
-    try:
-        return Verdict(call.read(response))
-    except UnreadableResponseError as unreadable:
-        return Verdict(error=unreadable)
-    except OutcomeUnknownError as unknown:
-        return Verdict(error=unknown, again=_repeats(call, repeats), foreign=True)
 
 
 def _refused(error: CooldownError | ResponseError) -> Verdict[Any]:
