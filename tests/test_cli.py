@@ -112,6 +112,8 @@ def test_json_is_one_object_in_the_spelling_of_the_api(service: Background, caps
     assert send(service, "--json", "--language", "ru") == 0
     result = json.loads(capsys.readouterr().out)
     assert result.pop("session_expired_at").endswith("+00:00")
+    assert 0 < result.pop("expires_in") < 600
+    assert len(result.pop("request_id")) == 32
     assert result == {
         "session_id": SESSION,
         "channel": {

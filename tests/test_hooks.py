@@ -620,7 +620,7 @@ async def test_a_hook_sees_the_slot_settled_when_the_send_has_finished(emulator:
 
     def hook(record: Record, /) -> None:
         if isinstance(record, SendFinished):
-            coroutine = tracker.remaining(session, "sms")
+            coroutine = tracker.remaining(session, record.channel or "")
             try:
                 coroutine.send(None)
             except StopIteration as stop:
@@ -646,7 +646,7 @@ async def test_hooks_are_called_in_their_order(emulator: Emulator, session: str)
 
 
 # The module's own file, and the name under which attrs compiles what it writes for the module's classes.
-HOOKS = re.compile(r"kodmobi_async[/\\.]_hooks\b")
+HOOKS = re.compile(r"kodmobi_async[/\\.]_values[/\\.]hooks\b")
 
 
 @contextlib.contextmanager

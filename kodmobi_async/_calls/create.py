@@ -147,9 +147,7 @@ class Creates:
         slot = slot_of(call.recipient)
         while True:
             try:
-                session = await self._slots.patiently(
-                    call, lambda wait: self._slots.hold(call, self._acquire(call, slot, wait)), max_wait
-                )
+                session = await self._slots.patiently(call, self._acquire, max_wait)
             except CooldownError as error:
                 raise _about_recipient(error, call) if error.session_id == slot else error from None
             finally:
@@ -164,8 +162,9 @@ class Creates:
                 return session
             call.in_flight, call.first_unknown = False, math.inf  # the code sent before is waited out
 
-    async def _acquire(self, call: Create, slot: str, max_wait: float) -> Reservation:
+    async def _acquire(self, call: Create, max_wait: float) -> Reservation:
         """Acquire the slot of the recipient's channel, and then the one of the request in flight."""
+        slot = slot_of(call.recipient)
         give_up = self._clock.now() + max_wait
         # the request of another caller of the same recipient may come first
         lease = call.window + 2 * call.timeout.total

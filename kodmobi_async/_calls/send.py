@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 from typing import TYPE_CHECKING
 
 from kodmobi_async._rules.call import Call, Repeat
@@ -19,12 +18,12 @@ from kodmobi_async._values.errors import KodmobiError
 from kodmobi_async._values.models import SendResult
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Coroutine
     from typing import Any
 
     from kodmobi_async._calls.engine import Engine
     from kodmobi_async._calls.slots import Slots
-    from kodmobi_async._rules.cooldown import CooldownTracker
+    from kodmobi_async._rules.cooldown import CooldownTracker, Reservation
     from kodmobi_async._rules.exchange import Response
     from kodmobi_async._values.hooks import CallKind
     from kodmobi_async._values.models import Channel, SessionChannel
@@ -118,10 +117,9 @@ class Sends:
     def send(self, call: Send, max_wait: float) -> Coroutine[Any, Any, SendResult]:
         """Return what sends."""
         if max_wait <= 0:
-            return self._once(call, 0.0)
-        return self._slots.patiently(call, functools.partial(self._once, call), max_wait)
+            return self._slots.hold(call, self._acquire, 0.0)
+        return self._slots.patiently(call, self._acquire, max_wait)
 
-    def _once(self, call: Send, max_wait: float) -> Coroutine[Any, Any, SendResult]:
+    def _acquire(self, call: Send, max_wait: float) -> Awaitable[Reservation]:
         lease = call.window + call.timeout.total
-        acquiring = self._cooldowns.acquire(call.session_id, call.channel, lease=lease, max_wait=max_wait)
-        return self._slots.hold(call, acquiring)
+        return self._cooldowns.acquire(call.session_id, call.channel, lease=lease, max_wait=max_wait)

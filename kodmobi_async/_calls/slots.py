@@ -18,7 +18,7 @@ from kodmobi_async._values.hooks import TrackerDegraded, emit
 from kodmobi_async._values.models import SendResult, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
     from kodmobi_async._calls.engine import Engine
     from kodmobi_async._calls.lifecycle import Lifecycle
@@ -29,7 +29,6 @@ REMEMBERED_SESSIONS: Final = 10_000
 """Of so many sessions, those used last, a client knows when they end."""
 
 
-T = TypeVar("T")
 Sent = TypeVar("Sent", SendResult, Session)
 
 
@@ -96,13 +95,20 @@ class Slots:
         self._cooldowns = engine.cooldowns
         self._hooks = engine.hooks
 
-    async def hold(self, call: Call[Sent], acquiring: Awaitable[Reservation]) -> Sent:
+    async def hold(
+        self, call: Call[Sent], acquire: Callable[[Any, float], Awaitable[Reservation]], max_wait: float
+    ) -> Sent:
         """Acquire a slot, make the call's attempts, and settle the slot.
+
+        Args:
+            call: The call.
+            acquire: Acquires the slot of the call, waiting up to so many seconds.
+            max_wait: Those seconds.
 
         Raises:
             KodmobiError: The slot is taken, or the attempts came to no result.
         """
-        reservation = await acquiring
+        reservation = await acquire(call, max_wait)
         try:
             verdict = await self._engine.run(call)
         except BaseException as error:
@@ -124,23 +130,25 @@ class Slots:
         await self.settle(call, reservation, block)
         raise failure from cause
 
-    async def patiently(self, call: Call[T], once: Callable[[float], Coroutine[Any, Any, T]], max_wait: float) -> T:
+    async def patiently(
+        self, call: Call[Sent], acquire: Callable[[Any, float], Awaitable[Reservation]], max_wait: float
+    ) -> Sent:
         """Send once the channel is free, and again where the service, not this client, knew that it was not.
 
         Args:
             call: The call.
-            once: Makes its attempts, waiting for the slot up to so many seconds.
+            acquire: Acquires the slot of the call, waiting up to so many seconds.
             max_wait: Seconds to wait in all.
 
         Raises:
             SessionExpiredError: The session ends before the channel is free.
-            KodmobiError: What ``once`` raises.
+            KodmobiError: What `hold` raises.
         """
         give_up = self._clock.now() + max_wait
         while True:
             worth = max_wait if call.session_id is None else self._ends.worth_waiting(call.session_id, max_wait)
             try:
-                return await once(worth)
+                return await self.hold(call, acquire, worth)
             except CooldownError as error:
                 max_wait = give_up - self._clock.now()
                 # only where the service says so is there anything to wait for that has not been waited for
