@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from kodmobi_async._calls.slots import Slots
     from kodmobi_async._rules.cooldown import CooldownTracker, LoopClock, Reservation
     from kodmobi_async._rules.exchange import Response
+    from kodmobi_async._values.channel import Channel
     from kodmobi_async._values.hooks import CallKind
-    from kodmobi_async._values.models import Channel
     from kodmobi_async._values.settings import Timeout
 
 _IN_FLIGHT: Final = "create"

@@ -17,7 +17,6 @@ from kodmobi_async._values.assumptions import MAX_WAIT_SECONDS, REQUEST_ID_HEADE
 from kodmobi_async._values.errors import InvalidRequestError, OutcomeUnknownError, UnreadableResponseError
 from kodmobi_async._values.models import (
     ChallengeSettings,
-    Channel,
     CheckResult,
     CodeFormat,
     ProjectSettings,
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from ulid import ULID
 
     from kodmobi_async._rules.exchange import Response
+    from kodmobi_async._values.channel import Channel
 
 T = TypeVar("T")
 

@@ -10,6 +10,7 @@ from typing import Annotated, Final, cast
 
 import typer
 
+from kodmobi_async._values.addresses import BASE_URL_VARIABLE, DEFAULT_BASE_URL
 from kodmobi_async._values.errors import ConfigurationError, KodmobiError, Outcome
 from kodmobi_async._version import __version__
 from kodmobi_async.cli._bulk import Options, check_rows
@@ -90,7 +91,9 @@ ChannelName = Annotated[
 BaseUrl = Annotated[
     str | None,
     typer.Option(
-        metavar="URL", help="Address and path prefix of the API.", show_default="https://api.kod.mobi/session"
+        metavar="URL",
+        help="Address and path prefix of the API.",
+        show_default=f"{BASE_URL_VARIABLE}, else {DEFAULT_BASE_URL}",
     ),
 ]
 ApiKeyFile = Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from kodmobi_async._calls.client import DEFAULT_BASE_URL, KodmobiClient
+from kodmobi_async._calls.client import KodmobiClient
 from kodmobi_async._rules.requests import canonical_session_id
 from kodmobi_async._values.errors import ConfigurationError
 from kodmobi_async._values.settings import API_KEY_VARIABLE, Limits, Timeout
@@ -32,6 +32,7 @@ class Connection:
     """How to reach the service; the options that ``send`` and ``channels`` share."""
 
     base_url: str | None
+    """``None``: the one of the environment, or the documented one."""
     api_key: str | None
     """``None``: none is needed, as an emulator stands in for the service."""
     language: str | None
@@ -71,7 +72,7 @@ async def reached(
     if connection.api_key is not None:
         async with KodmobiClient(
             connection.api_key,
-            base_url=DEFAULT_BASE_URL if connection.base_url is None else connection.base_url,
+            base_url=connection.base_url,
             timeout=timeout,
             limits=limits,
             cooldowns=cooldowns,
