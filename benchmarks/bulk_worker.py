@@ -15,6 +15,7 @@ import io
 import itertools
 import json
 import os
+import re
 import resource
 import sys
 import tempfile
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CONCURRENCY = 64
+EXAMPLE_ID = b"01K8N1VMPN0EE389K72YW0CBM2"
+_SESSION_ID = re.compile(rb'"session_id":"([0-9A-Z]{26})"')
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -59,7 +62,9 @@ class Server(asyncio.Protocol):
                 return
             self.buffer = rest[size:]
             assert isinstance(self.transport, asyncio.Transport)
-            self.transport.write(Server.answer)
+            named = _SESSION_ID.search(rest, 0, size)
+            before, _, after = Server.answer.partition(EXAMPLE_ID)
+            self.transport.write(before + (named[1] if named else EXAMPLE_ID) + after)
 
     @classmethod
     async def serve(cls) -> None:
@@ -73,7 +78,7 @@ class Server(asyncio.Protocol):
             now = datetime.now(UTC)
             body = json.dumps(
                 {
-                    "session_id": "01K8N1VMPN0EE389K72YW0CBM2",
+                    "session_id": EXAMPLE_ID.decode(),
                     "session_expired_at": (now + timedelta(seconds=3)).isoformat(),
                     "channel": {
                         "name": "SMS",

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from benchmarks.server import send_answer
+from benchmarks.server import EXAMPLE_ID, send_answer
 from benchmarks.worker import session_ids
 from kodmobi_async import Channel, CooldownError, KodmobiClient, MemoryCooldownTracker
-from kodmobi_async._wire import Answer, parse_retry_after, read_send, send_request
+from kodmobi_async._rules.exchange import Response
+from kodmobi_async._rules.http_dates import parse_retry_after
+from kodmobi_async._rules.requests import send_request
+from kodmobi_async._rules.responses import read_send
 from kodmobi_async.testing import VirtualClockLoop
 
 if TYPE_CHECKING:
@@ -103,11 +106,11 @@ def test_encode(measure: Measure) -> None:
 
 def test_decode(measure: Measure) -> None:
     """The documented answer becomes a result."""
-    answer = Answer(200, {}, send_answer(NOW))
+    answer = Response(200, {}, send_answer(NOW))
 
     def batch() -> None:
         for _ in range(BATCH):
-            read_send(answer)
+            read_send(answer, EXAMPLE_ID)
 
     measure(batch)
 

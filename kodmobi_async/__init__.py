@@ -7,10 +7,11 @@ async with KodmobiClient() as client:  # key from KODMOBI_API_KEY
 
 from __future__ import annotations
 
-from kodmobi_async._bulk import SendMany
-from kodmobi_async._client import KodmobiClient
-from kodmobi_async._cooldown import CooldownTracker, MemoryCooldownTracker, Reservation
-from kodmobi_async._errors import (
+from kodmobi_async._calls.bulk import SendMany
+from kodmobi_async._calls.client import KodmobiClient
+from kodmobi_async._rules.cooldown import CooldownTracker, MemoryCooldownTracker, Reservation
+from kodmobi_async._rules.normalize import normalize_code, normalize_phone
+from kodmobi_async._values.errors import (
     AuthenticationError,
     BadRequestError,
     BalanceError,
@@ -34,10 +35,15 @@ from kodmobi_async._errors import (
     SessionExpiredError,
     TransportError,
     UnreadableResponseError,
+    WrongCodeError,
     WrongLoopError,
 )
-from kodmobi_async._hooks import (
+from kodmobi_async._values.hooks import (
     AttemptFinished,
+    CallFinished,
+    CallKind,
+    CallRecord,
+    CallStarted,
     CooldownHit,
     GateClosed,
     Hook,
@@ -48,8 +54,20 @@ from kodmobi_async._hooks import (
     SendStarted,
     TrackerDegraded,
 )
-from kodmobi_async._models import Channel, SendOutcome, SendRequest, SendResult, SessionChannel
-from kodmobi_async._settings import Limits, RetryPolicy, Timeout
+from kodmobi_async._values.models import (
+    ChallengeSettings,
+    Channel,
+    CheckResult,
+    CodeFormat,
+    ProjectSettings,
+    SendOutcome,
+    SendRequest,
+    SendResult,
+    Session,
+    SessionChannel,
+    VerifiedUser,
+)
+from kodmobi_async._values.settings import Limits, RetryPolicy, Timeout
 from kodmobi_async._version import __version__
 
 __all__ = (
@@ -58,10 +76,17 @@ __all__ = (
     "BadRequestError",
     "BalanceError",
     "BulkStoppedError",
+    "CallFinished",
+    "CallKind",
+    "CallRecord",
+    "CallStarted",
     "ChallengeError",
+    "ChallengeSettings",
     "Channel",
     "ChannelUnavailableError",
+    "CheckResult",
     "ClientClosedError",
+    "CodeFormat",
     "ConfigurationError",
     "CooldownError",
     "CooldownHit",
@@ -78,6 +103,7 @@ __all__ = (
     "Outcome",
     "OutcomeUnknownError",
     "Phase",
+    "ProjectSettings",
     "RateLimitedError",
     "RecipientBlockedError",
     "Record",
@@ -93,12 +119,17 @@ __all__ = (
     "SendResult",
     "SendStarted",
     "ServerError",
+    "Session",
     "SessionChannel",
     "SessionExpiredError",
     "Timeout",
     "TrackerDegraded",
     "TransportError",
     "UnreadableResponseError",
+    "VerifiedUser",
+    "WrongCodeError",
     "WrongLoopError",
     "__version__",
+    "normalize_code",
+    "normalize_phone",
 )

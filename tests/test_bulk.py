@@ -39,7 +39,7 @@ from kodmobi_async import (
     SendResult,
     SessionChannel,
 )
-from kodmobi_async._run import ROOM_ASIDE
+from kodmobi_async._calls.run import ROOM_ASIDE
 from kodmobi_async.emulator import Emulator, Fault
 from kodmobi_async.testing import VirtualClockLoop
 

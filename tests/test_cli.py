@@ -112,6 +112,8 @@ def test_json_is_one_object_in_the_spelling_of_the_api(service: Background, caps
     assert send(service, "--json", "--language", "ru") == 0
     result = json.loads(capsys.readouterr().out)
     assert result.pop("session_expired_at").endswith("+00:00")
+    assert 0 < result.pop("expires_in") < 600
+    assert len(result.pop("request_id")) == 32
     assert result == {
         "session_id": SESSION,
         "channel": {
@@ -253,7 +255,7 @@ def test_an_unknown_outcome_is_exit_6_and_says_when_sending_is_safe(
     script(service, fault, times=50, endpoint=None)
     assert send(service, "--json") == 6
     out, err = capsys.readouterr()
-    assert one_line(err, "error: nobody knows whether the code was sent", "sending again is safe after 60 s")
+    assert one_line(err, "error: it is unknown whether the code was sent", "sending again is safe after 60 s")
     assert json.loads(out)["error"]["safe_after"] == 60.0
     assert json.loads(out)["error"]["outcome"] == "unknown"
 

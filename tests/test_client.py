@@ -41,8 +41,8 @@ from kodmobi_async import (
     TransportError,
     UnreadableResponseError,
     WrongLoopError,
-    _client,
 )
+from kodmobi_async._calls import slots
 from kodmobi_async.emulator import Emulator, Fault
 from kodmobi_async.testing import VirtualClockLoop
 
@@ -307,14 +307,14 @@ async def test_closing_ends_the_wait_for_a_window_that_the_service_knows_of(emul
 async def test_the_ends_of_sessions_that_were_sent_to_last_are_known(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_client, "REMEMBERED_SESSIONS", 3)
+    monkeypatch.setattr(slots, "REMEMBERED_SESSIONS", 3)
     first, *others = (emulator.add_session() for _ in range(4))
     async with make_client(emulator, max_wait=math.inf) as client:
         for session in (first, *others[:2]):
             await client.send(session, "sms")
         await client.send(first, "telegram")
         await client.send(others[2], "sms")
-        assert list(client._session_ends) == [others[1], first, others[2]]
+        assert list(client._ends._ends) == [others[1], first, others[2]]
 
 
 async def test_a_wait_that_ends_after_the_session_is_not_begun(emulator: Emulator, session: str) -> None:
@@ -324,8 +324,13 @@ async def test_a_wait_that_ends_after_the_session_is_not_begun(emulator: Emulato
         await asyncio.sleep(150)
         await client.send(session, "sms")  # 30 s before the session ends
         began = loop.time()
-        with pytest.raises(CooldownError):
+        with pytest.raises(
+            SessionExpiredError, match=r"ends in 3[01]\.. s, before its channel is free in 60\.0 s"
+        ) as caught:
             await client.send(session, "sms")
+        assert (caught.value.outcome, caught.value.status) == (Outcome.NOT_SENT, None)
+        with pytest.raises(CooldownError):  # it would not have been waited for anyway
+            await client.send(session, "sms", max_wait=10)
         assert loop.time() == began
 
 
@@ -335,7 +340,7 @@ async def test_a_session_that_has_ended_is_not_waited_for(emulator: Emulator, se
         await asyncio.sleep(175)
         await client.send(session, "sms")
         await asyncio.sleep(10)
-        with pytest.raises(CooldownError):
+        with pytest.raises(SessionExpiredError):
             await client.send(session, "sms")
 
 

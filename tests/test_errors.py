@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import kodmobi_async
-from kodmobi_async import _errors
-from kodmobi_async._errors import (
+from kodmobi_async._values import errors as _errors
+from kodmobi_async._values.errors import (
     AuthenticationError,
     BadRequestError,
     BalanceError,
@@ -36,6 +36,7 @@ from kodmobi_async._errors import (
     SessionExpiredError,
     TransportError,
     UnreadableResponseError,
+    WrongCodeError,
     WrongLoopError,
 )
 
@@ -57,6 +58,7 @@ TREE: dict[type[KodmobiError], type[Exception]] = {
     BulkStoppedError: KodmobiError,
     ResponseError: KodmobiError,
     BadRequestError: ResponseError,
+    WrongCodeError: ResponseError,
     AuthenticationError: ResponseError,
     NotFoundError: ResponseError,
     SessionExpiredError: ResponseError,
@@ -146,7 +148,10 @@ def test_the_picture_of_the_tree_is_true() -> None:
         (CooldownError, {"outcome", "retry_after", "session_id", "channel"}),
         (OutcomeUnknownError, {"outcome", "safe_after"}),
         (BulkStoppedError, {"outcome", "done", "error"}),
-        (ResponseError, {"outcome", "status", "sys_message", "message", "retry_after"}),
+        (
+            ResponseError,
+            {"outcome", "status", "sys_message", "message", "retry_after", "error_params", "errors", "request_id"},
+        ),
     ],
 )
 def test_the_picture_names_every_attribute(kind: type[KodmobiError], attributes: set[str]) -> None:

@@ -24,25 +24,39 @@ if TYPE_CHECKING:
 PACKAGE = Path(kodmobi_async.__file__).parent
 REPOSITORY = Path(__file__).parents[1]
 
-# Each imports only from those above it.
-ROOMS = (
-    "_version",
-    "_models",
-    "_errors",
-    "_hooks",
-    "_settings",
-    "_wire",
-    "_cooldown",
-    "_pacing",
-    "_retry",
-    "_pool",
-    "_transport",
-    "_sending",
-    "_source",
-    "_run",
-    "_bulk",
-    "_client",
-)
+# The rooms by kind, and the modules in them: each imports only from those above it.
+ROOMS = {
+    "_values": ("redaction", "assumptions", "models", "errors", "settings", "hooks"),
+    "_rules": (
+        "exchange",
+        "http_dates",
+        "normalize",
+        "requests",
+        "responses",
+        "refusals",
+        "cooldown",
+        "pacing",
+        "call",
+        "verdicts",
+        "retry",
+    ),
+    "_io": ("pool", "transport"),
+    "_calls": (
+        "engine",
+        "lifecycle",
+        "slots",
+        "login",
+        "send",
+        "create",
+        "fallback",
+        "countdown",
+        "source",
+        "run",
+        "bulk",
+        "client",
+    ),
+}
+MODULES = ("_version", *(f"{room}.{module}" for room, modules in ROOMS.items() for module in modules))
 
 
 def imported(source: str, package: str) -> set[str]:
@@ -105,25 +119,28 @@ def later():
     assert imported("from .. import x\nfrom ..y import z", "k.l") == {"k.x", "k.y.z"}
 
 
-def test_every_room_has_its_place() -> None:
-    rooms = {name for name in modules() if re.fullmatch(r"_[a-z]+", name)}
-    assert rooms <= set(ROOMS)
+def test_every_module_has_its_room() -> None:
+    private = {name for name in modules() if re.fullmatch(r"_[a-z]+(\.[a-z_]+)?", name) and name != "__main__"}
+    assert {name for name in private if not name.endswith(".__init__")} == set(MODULES)
 
 
-@pytest.mark.parametrize("room", [room for room in ROOMS if room in modules()])
-def test_imports_go_upwards_only(room: str) -> None:
-    above = [f"kodmobi_async.{other}" for other in ROOMS[: ROOMS.index(room)]]
-    ours = {name for name in modules()[room] if comes_from(name, "kodmobi_async")}
-    assert {name for name in ours if not any(comes_from(name, module) for module in above)} == set()
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_upwards_only(module: str) -> None:
+    above = [f"kodmobi_async.{other}" for other in MODULES[: MODULES.index(module)]]
+    ours = {name for name in modules()[module] if comes_from(name, "kodmobi_async")}
+    assert {name for name in ours if not any(comes_from(name, other) for other in above)} == set()
 
 
 def test_only_the_transport_and_its_pool_know_aiohttp() -> None:
     doors = ("emulator", "integrations")
-    assert {name for name in importers("aiohttp") if name.partition(".")[0] not in doors} == {"_pool", "_transport"}
+    assert {name for name in importers("aiohttp") if name.partition(".")[0] not in doors} == {
+        "_io.pool",
+        "_io.transport",
+    }
 
 
 def test_only_the_retry_policy_knows_tenacity() -> None:
-    assert importers("tenacity") == {"_retry"}
+    assert importers("tenacity") == {"_rules.retry"}
 
 
 def test_the_emulator_shares_nothing_with_the_client() -> None:
@@ -179,7 +196,7 @@ def test_importing_the_package_opens_no_door() -> None:
         [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, env=environment, timeout=60
     )
     loaded = done.stdout.split()
-    assert "kodmobi_async._client" in loaded
+    assert "kodmobi_async._calls.client" in loaded
     doors = ("typer", "click", "rich", "redis", "pytest", "aiohttp.web", "fastapi", "starlette")
     ours = ("cli", "emulator", "integrations", "redis", "testing")
     closed = (*doors, *(f"kodmobi_async.{door}" for door in ours))

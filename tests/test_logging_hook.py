@@ -38,6 +38,9 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
+CLOSED = "the connection was closed without a response (ServerDisconnectedError)"
+
+
 def lines(log: pytest.LogCaptureFixture, session: str) -> list[str]:
     """Return the lines of one call, without what all of them begin with, and without moments and numbers of seconds."""
     opening = re.compile(rf"send [0-9]+, session {session[:4]}…{session[-4:]}, [a-z]+: ")
@@ -59,7 +62,7 @@ async def test_a_send_is_told_at_debug(
         "attempt 1: refused (HTTP 503) after n s",
         "again in n s: HTTP 503",
         "attempt 2: unknown (written) after n s",
-        "again in n s: the request went out, but the connection was closed without an answer (ServerDisconnectedError)",
+        f"again in n s: the request was sent, but {CLOSED}",
         "attempt 3: accepted (HTTP 200) after n s",
         "done, accepted; attempts: 3",
     ]
@@ -112,7 +115,7 @@ async def test_an_unknown_outcome_is_a_warning_that_names_no_session(
         with pytest.raises(OutcomeUnknownError):
             await client.send(session, "sms")
     assert [record.getMessage() for record in log.records if record.levelno > logging.DEBUG] == [
-        "nobody knows whether a code was sent over sms"
+        "the outcome of a send is unknown over sms"
     ]
     assert lines(log, session)[-1] == "OutcomeUnknownError, unknown; attempts: 1"
 
@@ -138,7 +141,7 @@ async def test_a_send_without_the_shared_windows_is_told(
         ) as client,
     ):
         await client.send(session, "sms")
-    told = "by this process's own windows alone: the shared ones are not to be had (ConnectionError)"
+    told = "by this process's own windows alone: the shared ones are unavailable (ConnectionError)"
     assert [line for line in lines(log, session) if "windows alone" in line] == [told]
 
 

@@ -11,7 +11,7 @@ import pytest
 from tracker_contract import LEASE, OTHER, SESSION, TrackerContract
 
 from kodmobi_async import CooldownError, MemoryCooldownTracker, WrongLoopError
-from kodmobi_async._cooldown import Deadlines
+from kodmobi_async._rules.cooldown import Deadlines
 from kodmobi_async.testing import VirtualClockLoop
 
 

@@ -117,9 +117,11 @@ async def test_a_send_is_one_client_span_with_the_attributes_that_the_convention
         "server.address": "127.0.0.1",
         "server.port": emulator.port,
         "http.response.status_code": 200,
+        "kodmobi.call": "send",
         "kodmobi.channel": "sms",
         "kodmobi.outcome": "accepted",
         "kodmobi.confirmed": False,
+        "kodmobi.sent_to": "sms",
     }
     assert unset(span)
     scope = span.instrumentation_scope
@@ -438,14 +440,18 @@ async def test_a_call_whose_beginning_was_kept_from_the_hook_leaves_nothing(
     assert traced.open == 0
 
 
-async def test_a_question_for_the_channels_is_not_traced(
+async def test_a_question_for_the_channels_has_its_own_span(
     emulator: Emulator, client: KodmobiClient, traced: Traced, session: str
 ) -> None:
     emulator.script(Fault.answer(429), endpoint="channels")
     with traced.provider.get_tracer("mine").start_as_current_span("mine"):
         await client.channels(session)
-    assert [span.name for span in traced.spans] == ["mine"]
-    assert traced.only.events == ()
+    asking, mine = traced.spans
+    assert (asking.name, mine.name) == ("GET", "mine")
+    found = attributes(asking)
+    assert (found["http.request.method"], found["kodmobi.call"]) == ("GET", "channels")
+    assert found["url.full"] == f"{emulator.base_url}/channels"
+    assert "kodmobi.channel" not in found
 
 
 # -- context -----------------------------------------------------------------------------------------------------------

@@ -38,6 +38,11 @@ from kodmobi_async.emulator import Emulator, Fault
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+FOREIGN = {
+    "session_id": "01K8N1VMPN0EE389K72YW0CBM9",
+    "session_expired_at": None,
+    "channel": {"name": "SMS", "type": "sms", "is_active": True, "timeout": 60, "image_url": "", "link": ""},
+}
 TOO_SOON = {"success": False, "sys_message": "ERROR_MESSAGE_ATTEMPT", "error": "Relax", "status": 429}
 
 
@@ -104,6 +109,14 @@ ROWS = [
     ),
     *(unknown(f"HTTP {status}", Fault.answer(status), processed=False) for status in (500, 501, 502, 504, 599)),
     unknown("HTTP 500 after processing", Fault.answer(500, process=True), processed=True),
+    *(
+        unknown(
+            f"another session's answer, {'processed' if processed else 'not processed'}",
+            Fault.answer(200, body=FOREIGN, process=processed),
+            processed=processed,
+        )
+        for processed in (False, True)
+    ),
     *(
         Row(f"HTTP {status}", Fault.answer(status, {"Location": "/elsewhere"}), OutcomeUnknownError, UNKNOWN, 1, 60)
         for status in (301, 302, 303, 307, 308)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kodmobi_async._pacing import Gate, Pauses, RetryBudget
+from kodmobi_async._rules.pacing import Gate, Pauses, RetryBudget
 
 # -- the budget -------------------------------------------------------------------------------------------------------
 

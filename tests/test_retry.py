@@ -19,12 +19,19 @@ from kodmobi_async import (
     RateLimitedError,
     RetryPolicy,
     ServerError,
+    Timeout,
     TransportError,
     UnreadableResponseError,
 )
-from kodmobi_async._pacing import RetryBudget
-from kodmobi_async._retry import Verdict, backoff, judge_channels, judge_send, retry
-from kodmobi_async._wire import WINDOW, Answer, Fault, Progress, outcome_of
+from kodmobi_async._calls.login import channels_call
+from kodmobi_async._calls.send import Send
+from kodmobi_async._rules.exchange import Failure, Progress, Response
+from kodmobi_async._rules.pacing import RetryBudget
+from kodmobi_async._rules.refusals import outcome_of
+from kodmobi_async._rules.retry import backoff, retry
+from kodmobi_async._rules.verdicts import Verdict, judge
+from kodmobi_async._values.assumptions import WINDOW
+from kodmobi_async._values.redaction import NOTHING_SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -91,10 +98,15 @@ def test_no_pause_is_negative_or_longer_than_the_maximum(attempt: int, initial: 
 # -- verdicts ---------------------------------------------------------------------------------------------------------
 
 
-def judged(came: Answer | Fault, *, written: bool = True, policy: RetryPolicy = REPEATING) -> Verdict[Any]:
-    progress = Progress()
-    progress.written = written
-    return judge_send(came, progress, SESSION, "sms", policy)
+def judged(came: Response | Failure, *, written: bool = True, policy: RetryPolicy = REPEATING) -> Verdict[Any]:
+    call = Send.of(SESSION, "sms", None, Timeout())
+    call.progress = Progress()
+    call.progress.written = written
+    return judge(call, came, NOTHING_SECRET, repeat_unknown=policy.repeat_unknown)
+
+
+def judge_channels(came: Response | Failure) -> Verdict[Any]:
+    return judge(channels_call(SESSION, Timeout()), came, NOTHING_SECRET, repeat_unknown=True)
 
 
 def error_of(verdict: Verdict[Any]) -> KodmobiError:
@@ -108,7 +120,7 @@ def error_of(verdict: Verdict[Any]) -> KodmobiError:
 @pytest.mark.parametrize("status", range(100, 600))
 def test_a_send_is_made_again_only_after_what_may_change(status: int) -> None:
     for policy in (REPEATING, NOT_REPEATING):
-        verdict = judged(Answer(status, {}), policy=policy)
+        verdict = judged(Response(status, {}), policy=policy)
         error = error_of(verdict)
         assert error.outcome is outcome_of(status)
         if status == 429:
@@ -122,38 +134,44 @@ def test_a_send_is_made_again_only_after_what_may_change(status: int) -> None:
 
 @pytest.mark.parametrize("status", range(100, 600))
 def test_channels_are_asked_for_again_after_what_may_change(status: int) -> None:
-    verdict = judge_channels(Answer(status, {}))
-    assert error_of(verdict).outcome is outcome_of(status)
+    verdict = judge_channels(Response(status, {}))
+    assert error_of(verdict).outcome is not Outcome.UNKNOWN  # it sends nothing
     assert verdict.again is (status in LATER or status == 429 or status >= 500)
     assert (verdict.retry_after, verdict.gated) == ((1.0, True) if status == 429 else (0.0, False))
 
 
 @pytest.mark.parametrize("status", [302, 400, 408, 421, 425, 500, 502, 503, 504])
 def test_what_the_service_asks_for_is_kept_with_the_verdict(status: int) -> None:
-    for verdict in (judged(Answer(status, {"Retry-After": "7"})), judge_channels(Answer(status, {"Retry-After": "7"}))):
+    for verdict in (
+        judged(Response(status, {"Retry-After": "7"})),
+        judge_channels(Response(status, {"Retry-After": "7"})),
+    ):
         assert (verdict.retry_after, verdict.gated) == (7.0, False)
 
 
 @pytest.mark.parametrize(("asks", "waits"), [("7", 7.0), ("0", 0.0), ("-7", 1.0), ("soon", 1.0)])
 def test_the_wait_of_a_429_is_the_gates(asks: str, waits: float) -> None:
-    for verdict in (judged(Answer(429, {"Retry-After": asks})), judge_channels(Answer(429, {"Retry-After": asks}))):
+    for verdict in (
+        judged(Response(429, {"Retry-After": asks})),
+        judge_channels(Response(429, {"Retry-After": asks})),
+    ):
         assert isinstance(verdict.error, RateLimitedError)
         assert (verdict.again, verdict.retry_after, verdict.gated) == (True, waits, True)
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 408, 409, 421, 425, 429])
 def test_too_soon_is_final_under_every_4xx(status: int) -> None:
-    verdict = judged(Answer(status, {}, TOO_SOON))
+    verdict = judged(Response(status, {}, TOO_SOON))
     error = error_of(verdict)
     assert isinstance(error, CooldownError)
     assert (error.session_id, error.channel, error.retry_after) == (SESSION, "sms", WINDOW)
     assert (verdict.again, verdict.retry_after, verdict.gated) == (False, WINDOW, False)
-    assert judge_channels(Answer(status, {}, TOO_SOON)).again is False
+    assert judge_channels(Response(status, {}, TOO_SOON)).again is False
 
 
 @pytest.mark.parametrize("status", [408, 421, 425, 429, 503])
 def test_a_lasting_reason_outweighs_a_status_that_says_later(status: int) -> None:
-    for verdict in (judged(Answer(status, {}, BLOCKED)), judge_channels(Answer(status, {}, BLOCKED))):
+    for verdict in (judged(Response(status, {}, BLOCKED)), judge_channels(Response(status, {}, BLOCKED))):
         assert error_of(verdict).outcome is Outcome.REFUSED
         assert (verdict.again, verdict.gated) == (False, False)
 
@@ -161,17 +179,17 @@ def test_a_lasting_reason_outweighs_a_status_that_says_later(status: int) -> Non
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"sys_message": "ERROR_BRAND_NEW"}', b'{"error": "busy"}'])
 @pytest.mark.parametrize("status", sorted(LATER))
 def test_a_code_that_nobody_knows_leaves_a_later_a_later(status: int, body: bytes) -> None:
-    assert judged(Answer(status, {}, body), policy=NOT_REPEATING).again is True
-    assert judge_channels(Answer(status, {}, body)).again is True
+    assert judged(Response(status, {}, body), policy=NOT_REPEATING).again is True
+    assert judge_channels(Response(status, {}, body)).again is True
 
 
 @pytest.mark.parametrize("status", [200, 201, 299])
 def test_a_2xx_is_final_whatever_its_body_holds(status: int) -> None:
-    verdict = judged(Answer(status, {}, SENT))
+    verdict = judged(Response(status, {}, SENT))
     assert verdict.error is None
     assert verdict.result is not None
     assert (str(verdict.result.session_id), verdict.again) == (SESSION, False)
-    for answer in (Answer(status, {}, b"<html>"), Answer(status, {}, SENT, "the answer's body is broken")):
+    for answer in (Response(status, {}, b"<html>"), Response(status, {}, SENT, "the answer's body is broken")):
         verdict = judged(answer)
         error = verdict.error
         assert isinstance(error, UnreadableResponseError)
@@ -180,11 +198,11 @@ def test_a_2xx_is_final_whatever_its_body_holds(status: int) -> None:
 
 
 def test_channels_that_came_are_final_readable_or_not() -> None:
-    verdict = judge_channels(Answer(200, {}, CHANNELS))
+    verdict = judge_channels(Response(200, {}, CHANNELS))
     assert verdict.result is not None
     assert [channel.type for channel in verdict.result] == ["sms"]
     assert verdict.again is False
-    verdict = judge_channels(Answer(200, {}, SENT))
+    verdict = judge_channels(Response(200, {}, SENT))
     assert isinstance(verdict.error, UnreadableResponseError)
     assert (verdict.result, verdict.again) == (None, False)
 
@@ -192,7 +210,7 @@ def test_channels_that_came_are_final_readable_or_not() -> None:
 @pytest.mark.parametrize("permanent", [False, True])
 @pytest.mark.parametrize("policy", [REPEATING, NOT_REPEATING])
 def test_a_fault_before_the_request_was_written_is_known_not_to_have_sent(policy: RetryPolicy, permanent: bool) -> None:
-    verdict = judged(Fault("no route", permanent), written=False, policy=policy)
+    verdict = judged(Failure("no route", permanent), written=False, policy=policy)
     error = error_of(verdict)
     assert isinstance(error, TransportError)
     assert str(error) == "nothing was sent: no route"
@@ -203,20 +221,20 @@ def test_a_fault_before_the_request_was_written_is_known_not_to_have_sent(policy
 @pytest.mark.parametrize("permanent", [False, True])
 @pytest.mark.parametrize("policy", [REPEATING, NOT_REPEATING])
 def test_a_fault_after_the_request_was_written_is_unknown(policy: RetryPolicy, permanent: bool) -> None:
-    verdict = judged(Fault("the connection broke", permanent), policy=policy)
+    verdict = judged(Failure("the connection broke", permanent), policy=policy)
     error = error_of(verdict)
     assert isinstance(error, OutcomeUnknownError)
-    assert str(error) == "the request went out, but the connection broke"
+    assert str(error) == "the request was sent, but the connection broke"
     assert (error.outcome, error.safe_after) == (Outcome.UNKNOWN, WINDOW)
     assert (verdict.again, verdict.retry_after, verdict.gated) == (policy.repeat_unknown, 0.0, False)
 
 
 @pytest.mark.parametrize("permanent", [False, True])
 def test_asking_for_channels_sends_nothing_however_it_fails(permanent: bool) -> None:
-    verdict = judge_channels(Fault("no route", permanent))
+    verdict = judge_channels(Failure("no route", permanent))
     error = error_of(verdict)
     assert isinstance(error, TransportError)
-    assert str(error) == "the channels could not be asked for: no route"
+    assert str(error) == "nothing was sent: no route"
     assert (error.outcome, verdict.again) == (Outcome.NOT_SENT, not permanent)
 
 
@@ -225,8 +243,8 @@ def test_every_verdict_is_a_result_or_an_error_and_no_acceptance_is_repeated(
     status: int, body: bytes, written: bool, policy: RetryPolicy
 ) -> None:
     for verdict in (
-        judged(Answer(status, {}, body), written=written, policy=policy),
-        judge_channels(Answer(status, {}, body)),
+        judged(Response(status, {}, body), written=written, policy=policy),
+        judge_channels(Response(status, {}, body)),
     ):
         assert (verdict.result is None) is not (verdict.error is None)
         assert verdict.again is False or (verdict.error is not None and verdict.error.outcome is not Outcome.ACCEPTED)

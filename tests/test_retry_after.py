@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kodmobi_async._wire import MAX_WAIT_SECONDS, parse_http_date, parse_retry_after
+from kodmobi_async._rules.http_dates import parse_http_date, parse_retry_after
+from kodmobi_async._values.assumptions import MAX_WAIT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

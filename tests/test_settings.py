@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kodmobi_async import ConfigurationError, Limits, Outcome, RetryPolicy, Timeout
-from kodmobi_async._settings import (
+from kodmobi_async._values.settings import (
     API_KEY_VARIABLE,
     check_base_url,
     check_language,
@@ -31,7 +31,12 @@ POSITIVE = (1, 0.001, sys.float_info.min, 5e-324, 30.0, 1e9, sys.float_info.max)
 ZERO: tuple[float, ...] = (0, 0.0, -0.0)
 NEGATIVE = (-1, -0.001, -5e-324, -TOO_LARGE)
 
-SECONDS: tuple[tuple[type, str], ...] = ((Timeout, "total"), (Timeout, "connect"), (Timeout, "attempt"))
+SECONDS: tuple[tuple[type, str], ...] = (
+    (Timeout, "total"),
+    (Timeout, "connect"),
+    (Timeout, "attempt"),
+    (Limits, "window"),
+)
 SECONDS_OR_ZERO: tuple[tuple[type, str], ...] = (
     (Limits, "keepalive"),
     (RetryPolicy, "initial_backoff"),
@@ -94,7 +99,7 @@ def test_every_setting_is_tried_and_none_can_be_changed_afterwards(kind: type) -
 
 def test_the_defaults_are_the_documented_ones() -> None:
     assert Timeout() == Timeout(total=30.0, connect=5.0, attempt=10.0)
-    assert Limits() == Limits(connections=100, keepalive=15.0, rate=None)
+    assert Limits() == Limits(connections=100, keepalive=15.0, rate=None, window=60.0)
     assert RetryPolicy() == RetryPolicy(attempts=4, initial_backoff=0.1, max_backoff=5.0, repeat_unknown=True)
 
 

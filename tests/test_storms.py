@@ -65,6 +65,7 @@ class Notes:
         self.ends: dict[str, SendFinished] = {}
 
     def __call__(self, record: Record, /) -> None:
+        assert record.session_id is not None
         if isinstance(record, AttemptFinished):
             self.attempts[record.session_id] += 1
             self.written[record.session_id] += record.phase is not Phase.NOT_WRITTEN

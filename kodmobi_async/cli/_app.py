@@ -10,7 +10,7 @@ from typing import Annotated, Final, cast
 
 import typer
 
-from kodmobi_async._errors import ConfigurationError, KodmobiError, Outcome
+from kodmobi_async._values.errors import ConfigurationError, KodmobiError, Outcome
 from kodmobi_async._version import __version__
 from kodmobi_async.cli._bulk import Options, check_rows
 from kodmobi_async.cli._bulk import bulk as send_rows

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import attrs
 
-from kodmobi_async._bulk import PAUSES_IN_A_ROW, SendMany
-from kodmobi_async._client import DEFAULT_BASE_URL
-from kodmobi_async._cooldown import MemoryCooldownTracker
-from kodmobi_async._errors import (
+from kodmobi_async._calls.bulk import PAUSES_IN_A_ROW, SendMany
+from kodmobi_async._calls.client import DEFAULT_BASE_URL
+from kodmobi_async._rules.cooldown import MemoryCooldownTracker
+from kodmobi_async._rules.pacing import Gate
+from kodmobi_async._values.assumptions import WINDOW
+from kodmobi_async._values.errors import (
     BulkStoppedError,
     CooldownError,
     KodmobiError,
@@ -27,9 +29,7 @@ from kodmobi_async._errors import (
     RateLimitedError,
     SendInterruptedError,
 )
-from kodmobi_async._pacing import Gate
-from kodmobi_async._settings import Limits, check_concurrency, check_max_wait
-from kodmobi_async._wire import WINDOW
+from kodmobi_async._values.settings import Limits, check_concurrency, check_max_wait
 from kodmobi_async.cli._connect import reached
 from kodmobi_async.cli._exits import ExitCode, facts, sentence
 from kodmobi_async.cli._files import Files, Report, check_apart
@@ -42,8 +42,8 @@ from kodmobi_async.cli._rows import BadRow, InputError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
-    from kodmobi_async._client import KodmobiClient
-    from kodmobi_async._models import SendOutcome, SendRequest, SendResult
+    from kodmobi_async._calls.client import KodmobiClient
+    from kodmobi_async._values.models import SendOutcome, SendRequest, SendResult
     from kodmobi_async.cli._connect import Connection
     from kodmobi_async.cli._journal import Entry
     from kodmobi_async.cli._output import Output
@@ -343,7 +343,7 @@ class _Run:
 
     def _worth_waiting(self, request: SendRequest, patience: float) -> float:
         # the client, of this same package, is the one to know when sessions end
-        return self._client._worth_waiting(  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        return self._client._ends.worth_waiting(  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             str(request.session_id), patience
         )
 
@@ -412,7 +412,10 @@ def _judge(outcome: SendOutcome) -> tuple[State, str | None]:
     error = outcome.error
     if error is None:
         result = cast("SendResult", outcome.result)
-        return State.SENT, json.dumps({"confirmed": True}) if result.confirmed else None
+        told: dict[str, object] = {"confirmed": True} if result.confirmed else {}
+        if result.channel.type.lower() != outcome.request.channel.lower():
+            told["sent_to"] = result.channel.type
+        return State.SENT, json.dumps(told) if told else None
     detail = json.dumps({"error": facts(error)})
     if error.outcome is Outcome.ACCEPTED:
         return State.SENT, detail

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from kodmobi_async._client import DEFAULT_BASE_URL, KodmobiClient
-from kodmobi_async._errors import ConfigurationError
-from kodmobi_async._settings import API_KEY_VARIABLE, Limits, Timeout
-from kodmobi_async._wire import canonical_session_id
+from kodmobi_async._calls.client import DEFAULT_BASE_URL, KodmobiClient
+from kodmobi_async._rules.requests import canonical_session_id
+from kodmobi_async._values.errors import ConfigurationError
+from kodmobi_async._values.settings import API_KEY_VARIABLE, Limits, Timeout
 from kodmobi_async.emulator import Emulator
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
-    from kodmobi_async._cooldown import CooldownTracker
+    from kodmobi_async._rules.cooldown import CooldownTracker
     from kodmobi_async.cli._output import Output
 
 __all__ = ("Connection", "connected", "find_api_key", "reached")

@@ -13,9 +13,9 @@ import signal
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from kodmobi_async._client import KodmobiClient
-from kodmobi_async._errors import ConfigurationError, CooldownError
-from kodmobi_async._settings import API_KEY_VARIABLE
+from kodmobi_async._calls.client import KodmobiClient
+from kodmobi_async._values.errors import ConfigurationError, CooldownError
+from kodmobi_async._values.settings import API_KEY_VARIABLE
 from kodmobi_async.cli._exits import ExitCode
 from kodmobi_async.cli._output import clock, seconds
 from kodmobi_async.cli._send import show

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import attrs
 
-from kodmobi_async._errors import ConfigurationError
+from kodmobi_async._values.errors import ConfigurationError
 from kodmobi_async.cli._journal import State
 from kodmobi_async.cli._rows import STANDARD_INPUT
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from kodmobi_async._errors import (
+from kodmobi_async._values.assumptions import WINDOW
+from kodmobi_async._values.errors import (
     AuthenticationError,
     BalanceError,
     BulkStoppedError,
@@ -20,15 +21,14 @@ from kodmobi_async._errors import (
     NotFoundError,
     SessionExpiredError,
 )
-from kodmobi_async._wire import WINDOW
 from kodmobi_async.cli._journal import Entry, Journal, State
 from kodmobi_async.cli._rows import BadRow, Row
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from kodmobi_async._client import KodmobiClient
-    from kodmobi_async._cooldown import CooldownTracker
+    from kodmobi_async._calls.client import KodmobiClient
+    from kodmobi_async._rules.cooldown import CooldownTracker
     from kodmobi_async.cli._rows import Input
 
 __all__ = ("OF_THE_ACCOUNT", "Reader", "resolve")

@@ -22,9 +22,9 @@ from typing import IO, TYPE_CHECKING, Final, cast
 import attrs
 from ulid import ULID
 
-from kodmobi_async._errors import ConfigurationError, InvalidRequestError
-from kodmobi_async._models import Channel, SendRequest
-from kodmobi_async._wire import canonical_channel, canonical_session_id
+from kodmobi_async._rules.requests import canonical_channel, canonical_session_id
+from kodmobi_async._values.errors import ConfigurationError, InvalidRequestError
+from kodmobi_async._values.models import Channel, SendRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

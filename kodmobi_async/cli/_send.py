@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 from ulid import ULID
 
-from kodmobi_async._errors import CooldownError, Outcome
-from kodmobi_async._settings import check_max_wait
+from kodmobi_async._values.errors import CooldownError, Outcome
+from kodmobi_async._values.settings import check_max_wait
 from kodmobi_async.cli._connect import connected
 from kodmobi_async.cli._exits import ExitCode
 from kodmobi_async.cli._output import clock, seconds
 
 if TYPE_CHECKING:
-    from kodmobi_async._client import KodmobiClient
-    from kodmobi_async._models import SendResult, SessionChannel
+    from kodmobi_async._calls.client import KodmobiClient
+    from kodmobi_async._values.models import SendResult, SessionChannel
     from kodmobi_async.cli._connect import Connection
     from kodmobi_async.cli._output import Output
 

@@ -5,11 +5,11 @@
 | `CooldownError`, `RateLimitedError` | 429 | too soon; ``Retry-After`` says when again |
 | `SessionExpiredError` | 410 | the session has ended, and will not come back |
 | `NotFoundError` | 404 | there is no such session |
-| `InvalidRequestError`, `BadRequestError` | 400 | what was asked for cannot be right |
+| `InvalidRequestError`, `BadRequestError`, `WrongCodeError` | 400 | what was asked for cannot be right |
 | `RecipientBlockedError`, `ChallengeError` | 403 | this recipient may not have a code, or not yet |
 | `ChannelUnavailableError` | 409 | not over this channel; another one may do |
 | `UnreadableResponseError` | 202 | the code is on its way, and that is all that is known |
-| `OutcomeUnknownError` | 504 | nobody knows; ``Retry-After`` says when a new send is safe |
+| `OutcomeUnknownError` | 504 | the outcome is unknown; ``Retry-After`` says when a new send is safe |
 | `TransportError`, `CooldownUnavailableError`, `ClientClosedError`, `BalanceError` | 503 | not now, whoever asks |
 | `SendInterruptedError`, `BulkStoppedError` | 503 | a run of many sends was ended |
 | `ServerError`, other `ResponseError` | 502 | the service behind this one is in trouble |
@@ -26,7 +26,7 @@ from typing import Final
 
 import attrs
 
-from kodmobi_async._errors import (
+from kodmobi_async._values.errors import (
     AuthenticationError,
     BadRequestError,
     BalanceError,
@@ -49,6 +49,7 @@ from kodmobi_async._errors import (
     SessionExpiredError,
     TransportError,
     UnreadableResponseError,
+    WrongCodeError,
     WrongLoopError,
 )
 
@@ -59,6 +60,7 @@ STATUSES: Final[dict[type[KodmobiError], int]] = {
     NotFoundError: 404,
     InvalidRequestError: 400,
     BadRequestError: 400,
+    WrongCodeError: 400,
     RecipientBlockedError: 403,
     ChallengeError: 403,
     ChannelUnavailableError: 409,

@@ -8,10 +8,10 @@ from typing import Any, Final
 import attrs
 from ulid import ULID
 
-from kodmobi_async import _errors
-from kodmobi_async._errors import KodmobiError, Outcome, OutcomeUnknownError
-from kodmobi_async._models import SendOutcome, SendRequest, SendResult, SessionChannel
-from kodmobi_async._wire import WINDOW
+from kodmobi_async._values import errors as _errors
+from kodmobi_async._values.assumptions import WINDOW
+from kodmobi_async._values.errors import KodmobiError, Outcome, OutcomeUnknownError
+from kodmobi_async._values.models import SendOutcome, SendRequest, SendResult, SessionChannel
 
 # No other class is ever made from what comes in.
 _ERRORS: Final[dict[str, type[KodmobiError]]] = {

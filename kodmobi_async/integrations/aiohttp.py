@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from kodmobi_async._client import KodmobiClient
-from kodmobi_async._errors import KodmobiError
+from kodmobi_async._calls.client import KodmobiClient
+from kodmobi_async._values.errors import KodmobiError
 from kodmobi_async.integrations._http import answer_to
 
 if TYPE_CHECKING:

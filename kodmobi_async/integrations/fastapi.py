@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from kodmobi_async._client import KodmobiClient
-from kodmobi_async._errors import ConfigurationError, KodmobiError
+from kodmobi_async._calls.client import KodmobiClient
+from kodmobi_async._values.errors import ConfigurationError, KodmobiError
 from kodmobi_async.integrations._http import answer_to
 
 if TYPE_CHECKING:

@@ -12,20 +12,20 @@ import logging
 import re
 from typing import TYPE_CHECKING
 
-from kodmobi_async._errors import ConfigurationError, Outcome
-from kodmobi_async._hooks import (
+from kodmobi_async._values.errors import ConfigurationError, Outcome
+from kodmobi_async._values.hooks import (
     AttemptFinished,
+    CallFinished,
+    CallStarted,
     CooldownHit,
     GateClosed,
     RetryScheduled,
-    SendFinished,
-    SendStarted,
     TrackerDegraded,
-    shorten,
 )
+from kodmobi_async._values.redaction import shorten
 
 if TYPE_CHECKING:
-    from kodmobi_async._hooks import Record
+    from kodmobi_async._values.hooks import Record
 
 __all__ = ("LoggingHook",)
 
@@ -50,30 +50,41 @@ class LoggingHook:
         if isinstance(record, GateClosed):
             self._logger.warning("the service limits this account: holding back for %.1f s", record.seconds)
             return
-        if isinstance(record, SendFinished) and record.outcome is Outcome.UNKNOWN:
-            self._logger.warning("nobody knows whether a code was sent over %s", record.channel)
+        if isinstance(record, CallFinished) and record.outcome is Outcome.UNKNOWN:
+            self._logger.warning("the outcome of a %s is unknown%s", record.kind, _over(record.channel))
         if self._logger.isEnabledFor(logging.DEBUG):
-            short = shorten(record.session_id)
-            words = re.sub(record.session_id, short, _words(record), flags=re.IGNORECASE)
-            self._logger.debug("send %d, session %s, %s: %s", record.call, short, record.channel, words)
+            text = _describe(record)
+            about = [record.to] if record.to else []
+            if record.session_id is not None:
+                short = shorten(record.session_id)
+                about.append(f"session {short}")
+                text = re.sub(record.session_id, short, text, flags=re.IGNORECASE)
+            if record.channel is not None:
+                about.append(record.channel)
+            self._logger.debug("%s %d%s: %s", record.kind, record.call, "".join(f", {each}" for each in about), text)
 
 
-def _words(
-    record: SendStarted | CooldownHit | AttemptFinished | RetryScheduled | TrackerDegraded | SendFinished,
+def _over(channel: str | None) -> str:
+    return f" over {channel}" if channel else ""
+
+
+def _describe(
+    record: CallStarted | CooldownHit | AttemptFinished | RetryScheduled | TrackerDegraded | CallFinished,
 ) -> str:
     match record:
-        case SendStarted():
+        case CallStarted():
             return "started"
         case CooldownHit(retry_after=seconds, by_service=by_service):
             return f"too soon, says {'the service' if by_service else 'the client'}; again in {seconds:.1f} s"
         case AttemptFinished(number=number, outcome=outcome, phase=phase, status=status, duration=seconds):
-            answer = phase.value if status is None else f"HTTP {status}"
-            return f"attempt {number}: {outcome.value} ({answer}) after {seconds:.3f} s"
+            response = phase.value if status is None else f"HTTP {status}"
+            return f"attempt {number}: {outcome.value} ({response}) after {seconds:.3f} s"
         case RetryScheduled(pause=seconds, reason=reason):
             return f"again in {seconds:.3f} s: {reason}"
         case TrackerDegraded(reason=reason):
-            return f"by this process's own windows alone: the shared ones are not to be had ({reason})"
+            return f"by this process's own windows alone: the shared ones are unavailable ({reason})"
         case _:
             error = record.error
             end = "done" if error is None else "cancelled" if record.cancelled else type(error).__name__
-            return f"{end}, {record.outcome.value}; attempts: {record.attempts}"
+            sent_to = None if record.sent_to == record.channel else record.sent_to
+            return f"{end}, {record.outcome.value}{_over(sent_to)}; attempts: {record.attempts}"

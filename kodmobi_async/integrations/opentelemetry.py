@@ -24,15 +24,23 @@ from urllib.parse import urlsplit
 
 from opentelemetry import trace
 
-from kodmobi_async._errors import ConfigurationError, KodmobiError, ResponseError
-from kodmobi_async._hooks import AttemptFinished, GateClosed, RetryScheduled, SendFinished, SendStarted, TrackerDegraded
+from kodmobi_async._values.errors import ConfigurationError, KodmobiError, ResponseError
+from kodmobi_async._values.hooks import (
+    AttemptFinished,
+    CallFinished,
+    CallStarted,
+    CooldownHit,
+    GateClosed,
+    RetryScheduled,
+    TrackerDegraded,
+)
 from kodmobi_async._version import __version__
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, TracerProvider
     from opentelemetry.util.types import AttributeValue
 
-    from kodmobi_async._hooks import CooldownHit, Record
+    from kodmobi_async._values.hooks import Record
 
 __all__ = ("OpenTelemetryHook",)
 
@@ -69,31 +77,27 @@ class OpenTelemetryHook:
 
     def __call__(self, record: Record, /) -> None:
         """Start, annotate or end the span that ``record`` belongs to."""
-        if isinstance(record, SendStarted):
+        if isinstance(record, CallStarted):
             self._calls[record.call] = _CallSpan(self._start(record))
-        elif isinstance(record, SendFinished):
+        elif isinstance(record, CallFinished):
             call = self._calls.pop(record.call, None)
             if call is not None:
                 _finish(call, record)
-        else:
-            # a question for the channels is no call that is traced
-            call = None if record.call is None else self._calls.get(record.call)
-            if call is not None:
-                _annotate(call, record)
+        elif (call := self._calls.get(record.call)) is not None:
+            _annotate(call, record)
 
-    def _start(self, record: SendStarted) -> Span:
+    def _start(self, record: CallStarted) -> Span:
         url = urlsplit(record.url)
-        return self._tracer.start_span(
-            "POST",
-            kind=trace.SpanKind.CLIENT,
-            attributes={
-                "http.request.method": "POST",
-                "url.full": record.url,
-                "server.address": url.hostname or "",
-                "server.port": url.port or _PORTS[url.scheme],
-                "kodmobi.channel": str(record.channel),
-            },
-        )
+        attributes: dict[str, AttributeValue] = {
+            "http.request.method": record.method,
+            "url.full": record.url,
+            "server.address": url.hostname or "",
+            "server.port": url.port or _PORTS[url.scheme],
+            "kodmobi.call": record.kind,
+        }
+        if record.channel is not None:
+            attributes["kodmobi.channel"] = str(record.channel)
+        return self._tracer.start_span(record.method, kind=trace.SpanKind.CLIENT, attributes=attributes)
 
 
 def _annotate(
@@ -124,10 +128,12 @@ def _annotate(
             call.span.add_event("kodmobi.cooldown_hit", attributes)
 
 
-def _finish(call: _CallSpan, record: SendFinished) -> None:
+def _finish(call: _CallSpan, record: CallFinished) -> None:
     span = call.span
     span.set_attribute("kodmobi.outcome", record.outcome.value)
     span.set_attribute("kodmobi.confirmed", record.confirmed)
+    if record.sent_to is not None:
+        span.set_attribute("kodmobi.sent_to", str(record.sent_to))
     if call.status is not None:
         span.set_attribute("http.response.status_code", call.status)
     if record.attempts > 1:

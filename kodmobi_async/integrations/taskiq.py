@@ -28,8 +28,9 @@ from taskiq.kicker import AsyncKicker
 from taskiq.result_backends.dummy import DummyResultBackend
 from ulid import ULID
 
-from kodmobi_async._client import KodmobiClient
-from kodmobi_async._errors import (
+from kodmobi_async._calls.client import KodmobiClient
+from kodmobi_async._rules.requests import canonical_channel, canonical_session_id
+from kodmobi_async._values.errors import (
     ClientClosedError,
     ConfigurationError,
     CooldownError,
@@ -40,9 +41,8 @@ from kodmobi_async._errors import (
     ResponseError,
     TransportError,
 )
-from kodmobi_async._models import SendOutcome, SendRequest, SendResult, SessionChannel
-from kodmobi_async._settings import check_count, check_seconds
-from kodmobi_async._wire import canonical_channel, canonical_session_id
+from kodmobi_async._values.models import SendOutcome, SendRequest, SendResult, SessionChannel
+from kodmobi_async._values.settings import check_count, check_seconds
 from kodmobi_async.integrations._plain import dump_outcome, load_outcome, unknown
 
 if TYPE_CHECKING:

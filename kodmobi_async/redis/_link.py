@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from kodmobi_async._errors import ConfigurationError
+from kodmobi_async._values.errors import ConfigurationError
 from kodmobi_async.redis._bell import Bell
 from kodmobi_async.redis._courier import Courier
 

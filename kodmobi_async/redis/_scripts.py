@@ -81,6 +81,20 @@ redis.pcall('PUBLISH', KEYS[1], '')
 return {1, 0}
 """)
 
+# a name for it, window in ms → {1, 0}, or {0, 0} where a send in flight holds the slot
+OBSERVE: Final = Script("""
+local held = redis.call('GET', KEYS[1])
+local window = tonumber(ARGV[2])
+if not held then
+  redis.call('SET', KEYS[1], '-', 'PX', window)
+elseif held ~= '-' then
+  return {0, 0}
+elseif redis.call('PTTL', KEYS[1]) < window then
+  redis.call('PEXPIRE', KEYS[1], window)
+end
+return {1, 0}
+""")
+
 # → state, its rest in ms
 LOOK: Final = Script("""
 local held = redis.call('GET', KEYS[1])

@@ -27,19 +27,19 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 
 import attrs
 
-from kodmobi_async._cooldown import LoopClock, MemoryCooldownTracker, Reservation
-from kodmobi_async._errors import ConfigurationError, CooldownError, CooldownUnavailableError
-from kodmobi_async._hooks import shorten
-from kodmobi_async._settings import check_seconds
-from kodmobi_async._wire import WINDOW
+from kodmobi_async._rules.cooldown import LoopClock, MemoryCooldownTracker, Reservation
+from kodmobi_async._values.assumptions import WINDOW
+from kodmobi_async._values.errors import ConfigurationError, CooldownError, CooldownUnavailableError
+from kodmobi_async._values.redaction import shorten
+from kodmobi_async._values.settings import check_seconds
 from kodmobi_async.redis._courier import Unreachable
 from kodmobi_async.redis._link import Link, connect
-from kodmobi_async.redis._scripts import BLOCKED, FREE, LOOK, RELEASE, RESERVE, START, Script
+from kodmobi_async.redis._scripts import BLOCKED, FREE, LOOK, OBSERVE, RELEASE, RESERVE, START, Script
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from kodmobi_async._models import WindowScope
+    from kodmobi_async._values.models import WindowScope
     from kodmobi_async.redis._bell import Ear
     from kodmobi_async.redis._courier import Reply
 
@@ -204,7 +204,26 @@ class RedisCooldownTracker:
         shared = _ours(reservation)
         await self._local.release(shared.local)
         if shared.asked:
-            await self._settle(RELEASE, shared, self._window)
+            # what was observed while this reservation was held, the server has not been told
+            observed = self._local.blocked_for(*shared.pair)
+            await self._settle(START if observed > 0 else RELEASE, shared, observed or self._window)
+
+    async def observe(self, session_id: str, channel: str, seconds: float) -> None:
+        """Lengthen the window to ``seconds`` from now, as the service says; never shorten it.
+
+        Without the server, this process keeps it in mind, and tells the server when it is back.
+        """
+        await self._enter()
+        if seconds <= self._local.blocked_for(session_id, channel):
+            return
+        await self._local.observe(session_id, channel, seconds)
+        key = self._key(session_id, channel)
+        debt = self._owed[f"observed {key}"] = _Debt(OBSERVE, key, f"observed {key}", self._clock.now() + seconds)
+        reply = await self._ask(OBSERVE, key, debt.token, _milliseconds(seconds))
+        if isinstance(reply, Unreachable):
+            self._mend_soon()
+        else:
+            self._owed.pop(debt.token, None)
 
     async def remaining(self, session_id: str, channel: str) -> float:
         """Return the seconds until the next send may go; 0.0 = now. A send under way counts as a full window.

@@ -6,11 +6,13 @@ import ipaddress
 import math
 import os
 import re
-from typing import TYPE_CHECKING, Any, Final
+import ssl
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import attrs
 
-from kodmobi_async._errors import ConfigurationError
+from kodmobi_async._values.assumptions import WINDOW
+from kodmobi_async._values.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,7 +127,9 @@ class Limits:
     Args:
         connections: At most so many at once. A borrowed session brings its own limit.
         keepalive: Seconds for which an idle connection is kept. A borrowed session brings its own.
-        rate: Sends a second, spaced evenly; ``None`` = as fast as they come.
+        rate: Requests a second, spaced evenly; ``None`` = as fast as they come.
+        window: Seconds for which the service blocks a channel after a send: 60, by its documentation. Tell the client
+            where an emulator has been given another number.
 
     Raises:
         ConfigurationError: A number is out of its range.
@@ -134,6 +138,7 @@ class Limits:
     connections: int = attrs.field(default=100, validator=_positive_count)
     keepalive: float = attrs.field(default=15.0, validator=_seconds(zero=True))
     rate: float | None = attrs.field(default=None, validator=_rate)
+    window: float = attrs.field(default=WINDOW, validator=_seconds())
 
 
 @attrs.frozen
@@ -161,6 +166,7 @@ CLOSE_GRACE: Final = 5.0
 """Seconds that ``aclose`` gives to sends under way before it interrupts them."""
 
 API_KEY_VARIABLE: Final = "KODMOBI_API_KEY"
+SECRET_KEY_VARIABLE: Final = "KODMOBI_SECRET_KEY"  # noqa: S105 its name
 
 _API_KEY: Final = re.compile(r"[!-~]{1,1024}")
 _LANGUAGE: Final = re.compile(r"[A-Za-z0-9*][A-Za-z0-9*;=,. -]{0,99}")
@@ -171,15 +177,21 @@ _ADDRESS: Final = re.compile(
     r"(?P<port>:[0-9]{1,5})?"
     r"(?P<path>(?:/[A-Za-z0-9._~%-]*)*)"
 )
+_PROXY: Final = re.compile(
+    r"https?://(?:[!-.0-~]*@)?(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?/?"
+)
 _HIGHEST_PORT: Final = 65_535
 
 
-class Secret:
-    """A string that shows up in no report of variables."""
+H = TypeVar("H")
+
+
+class Secret(Generic[H]):
+    """A value that shows up in no report of variables."""
 
     __slots__ = ("value",)
 
-    def __init__(self, value: str) -> None:
+    def __init__(self, value: H) -> None:
         self.value = value
 
 
@@ -197,6 +209,51 @@ def resolve_api_key(api_key: object) -> str:
         return api_key
     del api_key  # a traceback that shows variables must not show it
     raise ConfigurationError("the API key takes 1 to 1024 printable ASCII characters without spaces")
+
+
+def resolve_secret_key(secret_key: object) -> str | None:
+    """Return the secret key, from the environment variable ``KODMOBI_SECRET_KEY`` where none is given, if there is one.
+
+    Raises:
+        ConfigurationError: It could not stand in a header. The message never shows it.
+    """
+    if secret_key is None:
+        secret_key = os.environ.get(SECRET_KEY_VARIABLE, "").strip() or None
+    if secret_key is None or (isinstance(secret_key, str) and _API_KEY.fullmatch(secret_key)):
+        return secret_key
+    del secret_key  # as above
+    raise ConfigurationError("the secret key takes 1 to 1024 printable ASCII characters without spaces")
+
+
+def check_ssl(context: object, *, borrows: bool) -> ssl.SSLContext | None:
+    """Return the TLS settings of a pool of our own.
+
+    Raises:
+        ConfigurationError: They are none, or there is no such pool.
+    """
+    if context is None or (isinstance(context, ssl.SSLContext) and not borrows):
+        return context
+    if borrows:
+        raise ConfigurationError("session= brings TLS settings of its own: set ssl there")
+    raise ConfigurationError(f"ssl takes an ssl.SSLContext, not {type(context).__name__}")
+
+
+def check_proxy(proxy: object, *, borrows: bool) -> Secret[str] | None:
+    """Return the address of a proxy, out of sight: it may hold credentials.
+
+    Raises:
+        ConfigurationError: It is no address of one, or there is no pool of our own. The message never shows it.
+    """
+    if proxy is None:
+        return None
+    is_address = isinstance(proxy, str) and _PROXY.fullmatch(proxy) is not None
+    found = Secret(proxy) if isinstance(proxy, str) and is_address else None
+    del proxy  # a traceback that shows variables must not show it
+    if borrows:
+        raise ConfigurationError("session= brings proxy settings of its own: set proxy there")
+    if found is None:
+        raise ConfigurationError("proxy takes an address like http://user:password@proxy.example:3128: http or https")
+    return found
 
 
 def check_base_url(base_url: object, *, allow_http: bool) -> str:

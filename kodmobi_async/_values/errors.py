@@ -8,14 +8,15 @@
     ├── ClientClosedError                the client, or the session it borrows, is closed
     ├── WrongLoopError                   the client belongs to another event loop
     ├── CooldownError                    .retry_after .session_id .channel
-    ├── CooldownUnavailableError         nobody can say whether the channel is free; nothing was sent
+    ├── CooldownUnavailableError         the shared windows are unavailable; nothing was sent
     ├── TransportError                   provably nothing reached the service
     ├── OutcomeUnknownError              it may have been done: .safe_after
     ├── UnreadableResponseError          accepted, but the answer is not the documented shape
     ├── SendInterruptedError             a run of many sends was ended before this one had
     ├── BulkStoppedError                 something is wrong with the account: .done .error
-    └── ResponseError                    .status .sys_message .message .retry_after
+    └── ResponseError                    .status .sys_message .message .retry_after .error_params .errors .request_id
         ├── BadRequestError
+        ├── WrongCodeError
         ├── AuthenticationError
         ├── NotFoundError
         ├── SessionExpiredError
@@ -44,7 +45,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     """The service answered: not done."""
     UNKNOWN = "unknown"
-    """It may have been done; nobody knows."""
+    """It may have been done, or not."""
     ACCEPTED = "accepted"
     """The service took it."""
 
@@ -97,12 +98,18 @@ class CooldownError(KodmobiError):
 
     Attributes:
         retry_after: Seconds until the next send may go.
-        session_id: The session, in canonical spelling.
-        channel: The channel.
+        session_id: The session, in canonical spelling; ``None`` where a session was about to be created.
+        channel: The channel; ``None`` where it is the service's choice, or has nothing to do with it.
     """
 
     def __init__(
-        self, message: str, *, retry_after: float, session_id: str, channel: str, outcome: Outcome | None = None
+        self,
+        message: str,
+        *,
+        retry_after: float,
+        session_id: str | None,
+        channel: str | None,
+        outcome: Outcome | None = None,
     ) -> None:
         super().__init__(message, outcome=outcome)
         self.retry_after = retry_after
@@ -111,7 +118,7 @@ class CooldownError(KodmobiError):
 
 
 class CooldownUnavailableError(KodmobiError):
-    """The server that keeps the shared cooldowns is not to be had, and without it nothing is sent. Nothing was sent."""
+    """The server of the shared cooldowns is unavailable, and nothing is sent without it. Nothing was sent."""
 
 
 class TransportError(KodmobiError):
@@ -119,11 +126,11 @@ class TransportError(KodmobiError):
 
 
 class OutcomeUnknownError(KodmobiError):
-    """The request may have been carried out, and the service could not be asked. Do not send again before long.
+    """The request may have been carried out, and its response was lost.
 
     Attributes:
-        safe_after: Seconds until a new send cannot put a second code into one window. Until then the client itself
-            refuses it.
+        safe_after: Seconds until a new send cannot put a second code into one window; until then the client itself
+            refuses it. 0.0 for ``check`` and ``verify``, which send nothing: the code, or the token, may be used up.
     """
 
     outcome = Outcome.UNKNOWN
@@ -167,6 +174,9 @@ class ResponseError(KodmobiError):
         sys_message: The service's code for it, such as ``"ERROR_BLOCKED"``, known to this package or not.
         message: The service's words, in the client's ``language``.
         retry_after: Seconds after which trying again makes sense, where the service said so.
+        error_params: What the service adds about the request, secrets taken out; ``None`` if nothing.
+        errors: The same by field of the request.
+        request_id: The response's ``X-Request-Id``, to quote to the service's support.
     """
 
     outcome = Outcome.REFUSED
@@ -180,8 +190,14 @@ class ResponseError(KodmobiError):
         message: str | None = None,
         retry_after: float | None = None,
         outcome: Outcome | None = None,
+        error_params: Any = None,
+        errors: Any = None,
+        request_id: str | None = None,
     ) -> None:
         super().__init__(text, outcome=outcome)
+        self.error_params = error_params
+        self.errors = errors
+        self.request_id = request_id
         self.status = status
         self.sys_message = sys_message
         self.message = message
@@ -189,7 +205,11 @@ class ResponseError(KodmobiError):
 
 
 class BadRequestError(ResponseError):
-    """The service finds the request invalid, or the code that was checked wrong."""
+    """The service finds the request invalid."""
+
+
+class WrongCodeError(ResponseError):
+    """The code that was checked is wrong; too many of them end the session."""
 
 
 class AuthenticationError(ResponseError):

@@ -25,6 +25,7 @@ from kodmobi_async import (
     InvalidRequestError,
     NotFoundError,
     Outcome,
+    OutcomeUnknownError,
     RateLimitedError,
     RecipientBlockedError,
     ResponseError,
@@ -33,30 +34,20 @@ from kodmobi_async import (
     SessionChannel,
     SessionExpiredError,
     UnreadableResponseError,
+    WrongCodeError,
 )
-from kodmobi_async._wire import (
-    MAX_BODY_BYTES,
-    MAX_WAIT_SECONDS,
-    SHORTEST_BLOCK,
-    WINDOW,
-    Answer,
-    Request,
-    canonical_channel,
-    canonical_session_id,
-    channels_request,
-    dated,
-    outcome_of,
-    read_channels,
-    read_error,
-    read_send,
-    send_request,
-    session_left,
-)
+from kodmobi_async._rules.exchange import MAX_BODY_BYTES, Request, Response
+from kodmobi_async._rules.http_dates import date_of
+from kodmobi_async._rules.refusals import outcome_of, read_error
+from kodmobi_async._rules.requests import canonical_channel, canonical_session_id, channels_request, send_request
+from kodmobi_async._rules.responses import read_channels, read_send
+from kodmobi_async._values.assumptions import MAX_WAIT_SECONDS, SHORTEST_BLOCK, WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 SESSION = "01K8N1VMPN0EE389K72YW0CBM2"
+OTHER = "01K8N1VMPN0EE389K72YW0CBM3"
 
 # The documentation's own example.
 EXAMPLE = b"""{
@@ -92,16 +83,20 @@ def changed(**changes: object) -> bytes:
     return orjson.dumps(body)
 
 
-def ok(body: bytes, headers: Mapping[str, str] | None = None, flaw: str | None = None) -> Answer:
-    return Answer(200, headers or {}, body, flaw)
+def read_our_send(answer: Response) -> SendResult:
+    return read_send(answer, SESSION)
 
 
-def refusal(status: int, body: object = None, **headers: str) -> Answer:
+def ok(body: bytes, headers: Mapping[str, str] | None = None, flaw: str | None = None) -> Response:
+    return Response(200, headers or {}, body, flaw)
+
+
+def refusal(status: int, body: object = None, **headers: str) -> Response:
     raw = body if isinstance(body, bytes) else orjson.dumps(body)
-    return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, raw)
+    return Response(status, {name.replace("_", "-"): value for name, value in headers.items()}, raw)
 
 
-def rejected(reader: Callable[[Answer], object], answer: Answer) -> UnreadableResponseError:
+def rejected(reader: Callable[[Response], object], answer: Response) -> UnreadableResponseError:
     with pytest.raises(UnreadableResponseError) as caught:
         reader(answer)
     error = caught.value
@@ -288,7 +283,7 @@ def test_every_text_is_a_stable_channel_name_or_refused(text: str) -> None:
 
 
 def test_the_documentations_example_is_read_in_the_documentations_words() -> None:
-    result = read_send(ok(EXAMPLE))
+    result = read_send(ok(EXAMPLE), SESSION)
     assert result == SendResult(ULID.from_str(SESSION), ENDS, TELEGRAM, attempts=1, confirmed=False)
     assert isinstance(result.channel.type, Channel)
     assert isinstance(result.channel.timeout, float)
@@ -297,43 +292,50 @@ def test_the_documentations_example_is_read_in_the_documentations_words() -> Non
 @pytest.mark.parametrize("value", [60, "shared", None, True])
 def test_what_the_client_itself_adds_to_a_result_is_not_read_from_an_answer(value: object) -> None:
     body = orjson.loads(EXAMPLE) | {"attempts": value, "confirmed": value, "window": value}
-    result = read_send(ok(orjson.dumps(body)))
+    result = read_send(ok(orjson.dumps(body)), SESSION)
     assert (result.attempts, result.confirmed, result.window) == (1, False, "local")
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 299])
 def test_every_2xx_is_read_alike(status: int) -> None:
-    assert read_send(Answer(status, {}, EXAMPLE)).channel == TELEGRAM
+    assert read_send(Response(status, {}, EXAMPLE), SESSION).channel == TELEGRAM
 
 
 def test_unknown_fields_are_no_one_s_business() -> None:
     body = changed(more={"deep": [1, {"er": None}]}, channel__more=[1], channel__description="by bot")
-    assert read_send(ok(body)).channel.description == "by bot"
+    assert read_send(ok(body), SESSION).channel.description == "by bot"
 
 
 def test_a_channel_without_a_description_or_with_null_has_none() -> None:
-    assert read_send(ok(EXAMPLE)).channel.description is None
-    assert read_send(ok(changed(channel__description=None))).channel.description is None
+    assert read_send(ok(EXAMPLE), SESSION).channel.description is None
+    assert read_send(ok(changed(channel__description=None)), SESSION).channel.description is None
 
 
 def test_of_a_field_given_twice_the_last_counts() -> None:
     body = EXAMPLE.replace(b'"timeout": 60', b'"timeout": "x", "timeout": 7')
-    assert read_send(ok(body)).channel.timeout == 7.0
+    assert read_send(ok(body), SESSION).channel.timeout == 7.0
 
 
 def test_an_unknown_channel_stays_the_string_it_is() -> None:
-    assert read_send(ok(changed(channel__type="pigeon"))).channel.type == "pigeon"
-    assert read_send(ok(changed(channel__type="Telegram"))).channel.type == "Telegram"
-    assert read_send(ok(changed(channel__type=""))).channel.type == ""
+    assert read_send(ok(changed(channel__type="pigeon")), SESSION).channel.type == "pigeon"
+    assert read_send(ok(changed(channel__type="Telegram")), SESSION).channel.type == "Telegram"
+    assert read_send(ok(changed(channel__type="")), SESSION).channel.type == ""
 
 
 def test_a_session_id_in_another_spelling_is_read_as_the_same_session() -> None:
-    assert read_send(ok(changed(session_id=SESSION.lower()))).session_id == ULID.from_str(SESSION)
+    assert read_send(ok(changed(session_id=SESSION.lower())), SESSION).session_id == ULID.from_str(SESSION)
+
+
+@pytest.mark.parametrize("spelling", [str.upper, str.lower])
+def test_an_answer_that_names_another_session_is_not_read(spelling: Callable[[str], str]) -> None:
+    for channel in (orjson.loads(EXAMPLE)["channel"], None):  # whatever else it holds
+        with pytest.raises(OutcomeUnknownError):
+            read_send(ok(changed(session_id=spelling(OTHER), channel=channel)), SESSION)
 
 
 @pytest.mark.parametrize("seconds", [0, 1, 59.5, 60, 61, 3600, 86_400])
 def test_a_channels_timeout_is_believed_up_to_a_day(seconds: float) -> None:
-    assert read_send(ok(changed(channel__timeout=seconds))).channel.timeout == seconds
+    assert read_send(ok(changed(channel__timeout=seconds)), SESSION).channel.timeout == seconds
 
 
 FIELDS = (
@@ -363,8 +365,8 @@ WRONG: dict[str, tuple[object, ...]] = {
     ids=lambda value: "gone" if value is GONE else repr(value)[:20],
 )
 def test_a_field_that_is_missing_or_wrong_makes_an_accepted_answer_unreadable(field: str, value: object) -> None:
-    error = rejected(read_send, ok(changed(**{field: value})))
-    assert str(error) == "the service said HTTP 200, but its answer cannot be read: it is not the documented shape"
+    error = rejected(read_our_send, ok(changed(**{field: value})))
+    assert str(error) == "the service said HTTP 200, but its response cannot be read: it is not the documented shape"
 
 
 def test_every_field_has_its_wrong_values() -> None:
@@ -413,19 +415,19 @@ SHAPE, JSON = "it is not the documented shape", "it is not JSON"
     ids=lambda value: repr(value)[:24],
 )
 def test_a_hostile_body_leaves_the_send_accepted_and_its_answer_unreadable(body: bytes, reason: str) -> None:
-    error = rejected(read_send, ok(body))
-    assert str(error) == f"the service said HTTP 200, but its answer cannot be read: {reason}"
+    error = rejected(read_our_send, ok(body))
+    assert str(error) == f"the service said HTTP 200, but its response cannot be read: {reason}"
 
 
 def test_a_body_that_did_not_come_through_is_unreadable_and_says_why() -> None:
-    error = rejected(read_send, Answer(202, {}, EXAMPLE, "it is longer than 262144 bytes"))
-    assert str(error) == ("the service said HTTP 202, but its answer cannot be read: it is longer than 262144 bytes")
+    error = rejected(read_our_send, Response(202, {}, EXAMPLE, "it is longer than 262144 bytes"))
+    assert str(error) == ("the service said HTTP 202, but its response cannot be read: it is longer than 262144 bytes")
     rejected(read_channels, ok(b"[]", flaw="the answer's body is broken"))
 
 
 def test_huge_strings_are_read() -> None:
     name = "x" * (MAX_BODY_BYTES - len(EXAMPLE))
-    assert read_send(ok(changed(channel__name=name))).channel.name == name
+    assert read_send(ok(changed(channel__name=name)), SESSION).channel.name == name
 
 
 JSON_VALUES = st.recursive(
@@ -439,8 +441,8 @@ JSON_VALUES = st.recursive(
 def test_whatever_json_a_field_holds_the_answer_is_read_or_unreadable(field: str, value: object) -> None:
     answer = ok(changed(**{field: value}))
     try:
-        result = read_send(answer)
-    except UnreadableResponseError:
+        result = read_send(answer, SESSION)
+    except (OutcomeUnknownError, UnreadableResponseError):
         return
     assert 0 <= result.channel.timeout <= MAX_WAIT_SECONDS
     assert result.session_expired_at is None or result.session_expired_at.tzinfo is UTC
@@ -448,13 +450,15 @@ def test_whatever_json_a_field_holds_the_answer_is_read_or_unreadable(field: str
 
 @given(st.binary(max_size=200) | JSON_VALUES.map(orjson.dumps))
 def test_whatever_bytes_come_are_read_or_unreadable(body: bytes) -> None:
-    for reader in (read_send, read_channels):
+    for reader in (read_our_send, read_channels):
         try:
             reader(ok(body))
+        except OutcomeUnknownError:
+            assert SESSION.encode() not in body
         except UnreadableResponseError as error:
             assert error.__context__ is None  # noqa: PT017 that it is raised is not the point
     for status in (302, 400, 429, 503):
-        read_error(Answer(status, {}, body))
+        read_error(Response(status, {}, body))
 
 
 @pytest.fixture(params=["UTC0", "NST3:30NDT,M3.2.0,M11.1.0", "LINT-14"])
@@ -497,7 +501,7 @@ def _local_zone(request: pytest.FixtureRequest) -> Iterator[None]:
     ],
 )
 def test_the_sessions_end_is_an_aware_moment_or_unknown(given_end: str | None, moment: datetime | None) -> None:
-    read = read_send(ok(changed(session_expired_at=given_end))).session_expired_at
+    read = read_send(ok(changed(session_expired_at=given_end)), SESSION).session_expired_at
     assert read == moment
     assert read is None or read.tzinfo is UTC
 
@@ -506,7 +510,7 @@ def test_the_sessions_end_is_an_aware_moment_or_unknown(given_end: str | None, m
     st.text() | st.datetimes().map(str) | st.from_regex(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?([+-]\d\d:\d\d)?")
 )
 def test_no_text_for_the_sessions_end_makes_an_answer_unreadable(text: str) -> None:
-    read = read_send(ok(changed(session_expired_at=text))).session_expired_at
+    read = read_send(ok(changed(session_expired_at=text)), SESSION).session_expired_at
     assert read is None or read.tzinfo is UTC
 
 
@@ -525,13 +529,13 @@ def test_no_text_for_the_sessions_end_makes_an_answer_unreadable(text: str) -> N
 )
 def test_what_is_left_of_a_session_is_counted_by_the_services_own_clock(date: str | None, left: float | None) -> None:
     answer = ok(EXAMPLE, {} if date is None else {"Date": date})
-    assert session_left(answer, read_send(answer)) == left
+    assert read_send(answer, SESSION).expires_in == left
 
 
 def test_nothing_is_known_of_a_session_without_an_end() -> None:
     answer = ok(changed(session_expired_at=None), {"Date": "Tue, 28 Oct 2025 10:28:00 GMT"})
-    assert session_left(answer, read_send(answer)) is None
-    assert dated(answer) == ENDS - timedelta(minutes=3)
+    assert read_send(answer, SESSION).expires_in is None
+    assert date_of(answer.headers) == ENDS - timedelta(minutes=3)
 
 
 def test_channels_are_read_in_their_order() -> None:
@@ -583,7 +587,7 @@ BY_CODE: dict[str, type[ResponseError]] = {
     "ERROR_USER_NOT_AUTHORIZE_ON_CHANNEL": ChannelUnavailableError,
     "ERROR_CHANNEL_NOT_ALLOWED_COUNTRY": ChannelUnavailableError,
     "ERROR_SESSION_EXPIRED": SessionExpiredError,
-    "ERROR_MESSAGE_WRONG_CODE": BadRequestError,
+    "ERROR_MESSAGE_WRONG_CODE": WrongCodeError,
     "ERROR_PHONE_BLOCKED": RecipientBlockedError,
     "ERROR_BLOCKED": RecipientBlockedError,
     "ERROR_CHALLENGE": ChallengeError,
@@ -594,8 +598,8 @@ BY_CODE: dict[str, type[ResponseError]] = {
 }
 
 
-def response_error(answer: Answer) -> ResponseError:
-    error = read_error(answer, SESSION, "sms")
+def response_error(answer: Response) -> ResponseError:
+    error = read_error(answer, session_id=SESSION, channel="sms")
     assert isinstance(error, ResponseError)
     return error
 
@@ -699,7 +703,7 @@ def test_the_services_words_are_cut_to_a_bearable_length(length: int) -> None:
 @given(st.text() | st.text(st.characters(categories=("Cc", "Cf", "Zl", "Zp", "Zs"))))
 def test_no_words_of_the_service_can_break_a_line(words: str) -> None:
     envelope = orjson.dumps({"error": words, "sys_message": words}) if _encodable(words) else b""
-    error = read_error(Answer(400, {}, envelope))
+    error = read_error(Response(400, {}, envelope))
     assert str(error).isprintable()
     assert len(str(error)) < 800
 
@@ -713,11 +717,11 @@ TOO_SOON = {"sys_message": "ERROR_MESSAGE_ATTEMPT", "error": "Relax, take your t
 
 @pytest.mark.parametrize("status", range(400, 500))
 def test_too_soon_is_a_cooldown_under_every_4xx(status: int) -> None:
-    error = read_error(refusal(status, TOO_SOON, Retry_After="17"), SESSION, "sms")
+    error = read_error(refusal(status, TOO_SOON, Retry_After="17"), session_id=SESSION, channel="sms")
     assert isinstance(error, CooldownError)
     assert (error.retry_after, error.session_id, error.channel) == (17.0, SESSION, "sms")
     assert error.outcome is Outcome.REFUSED
-    assert "too soon for sms; again in 17.0 s" in str(error)
+    assert "too soon for sms; try again in 17.0 s" in str(error)
     assert SESSION not in str(error)
 
 
@@ -738,7 +742,7 @@ def test_too_soon_is_a_cooldown_under_every_4xx(status: int) -> None:
     ],
 )
 def test_too_soon_lasts_as_long_as_the_service_says_else_a_window(headers: dict[str, str], seconds: float) -> None:
-    error = read_error(Answer(429, headers, orjson.dumps(TOO_SOON)), SESSION, "sms")
+    error = read_error(Response(429, headers, orjson.dumps(TOO_SOON)), session_id=SESSION, channel="sms")
     assert isinstance(error, CooldownError)
     assert error.retry_after == seconds
 

@@ -22,7 +22,9 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
-from kodmobi_async._errors import (
+from kodmobi_async._calls.source import END, Source
+from kodmobi_async._rules.pacing import Gate, Pauses
+from kodmobi_async._values.errors import (
     AuthenticationError,
     BalanceError,
     BulkStoppedError,
@@ -35,16 +37,14 @@ from kodmobi_async._errors import (
     SendInterruptedError,
     WrongLoopError,
 )
-from kodmobi_async._models import SendOutcome, SendRequest
-from kodmobi_async._pacing import Gate, Pauses
-from kodmobi_async._source import END, Source
+from kodmobi_async._values.models import SendOutcome, SendRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 
     from ulid import ULID
 
-    from kodmobi_async._models import Channel, SendResult
+    from kodmobi_async._values.models import Channel, SendResult
 
     Pair: TypeAlias = tuple[ULID | str, Channel | str]
     Requests: TypeAlias = Iterable[SendRequest | Pair] | AsyncIterable[SendRequest | Pair]

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final, cast
 
-from kodmobi_async._models import SendOutcome, SendRequest
-from kodmobi_async._run import Run
-from kodmobi_async._settings import CLOSE_GRACE, check_concurrency, check_max_wait, check_seconds
+from kodmobi_async._calls.run import Run
+from kodmobi_async._values.models import SendOutcome, SendRequest
+from kodmobi_async._values.settings import CLOSE_GRACE, check_concurrency, check_max_wait, check_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import AsyncGeneratorType, TracebackType
     from typing import Self
 
-    from kodmobi_async._models import SendResult
-    from kodmobi_async._run import Requests
+    from kodmobi_async._calls.run import Requests
+    from kodmobi_async._values.models import SendResult
 
 PAUSES_IN_A_ROW: Final = 3
 """How often a run sits out a limit of the account with no other answer in between."""

@@ -6,7 +6,7 @@ connected socket, and the status, when it has come. Who is cancelled in the midd
 went.
 
 aiohttp's exceptions hold the request's headers, the API key among them. None leaves this module, not even as the
-context of another: each is translated into a `Fault` by one table, and a cancellation is passed on without the frames
+context of another: each is translated into a `Failure` by one table, and a cancellation is passed on without the frames
 of aiohttp, whose variables hold the headers too.
 """
 
@@ -14,55 +14,56 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
 from aiohttp.http import HttpProcessingError
 from aiohttp.payload import BytesPayload
 
-from kodmobi_async._errors import ClientClosedError, WrongLoopError
-from kodmobi_async._pool import Pool, read_body
+from kodmobi_async._io.pool import Pool, read_body
+from kodmobi_async._rules.exchange import MAX_BODY_BYTES, Failure, Progress, Request, Response
+from kodmobi_async._values.assumptions import CHALLENGE_HEADER
+from kodmobi_async._values.errors import ClientClosedError, WrongLoopError
 from kodmobi_async._version import __version__
-from kodmobi_async._wire import MAX_BODY_BYTES, Answer, Fault, Progress, Request
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncGenerator
 
     from aiohttp.abc import AbstractStreamWriter
 
-    from kodmobi_async._settings import Limits
+    from kodmobi_async._values.settings import Limits, Secret
 
 
 # The first match counts: ClientConnectorError is a ClientOSError, ConnectionTimeoutError a TimeoutError, and so on.
-_FAULTS: Final[tuple[tuple[type[Exception], str, bool], ...]] = (
-    (aiohttp.ClientConnectorCertificateError, "the TLS certificate is not to be trusted", True),
-    (aiohttp.ClientConnectorSSLError, "TLS cannot be agreed on", True),
-    (aiohttp.ServerFingerprintMismatch, "the TLS certificate is another than the one asked for", True),
-    (aiohttp.ClientConnectorDNSError, "the host's name cannot be resolved", False),
+_FAILURES: Final[tuple[tuple[type[Exception], str, bool], ...]] = (
+    (aiohttp.ClientConnectorCertificateError, "the TLS certificate is not trusted", True),
+    (aiohttp.ClientConnectorSSLError, "the TLS handshake failed", True),
+    (aiohttp.ServerFingerprintMismatch, "the TLS certificate is not the expected one", True),
+    (aiohttp.ClientConnectorDNSError, "the host name cannot be resolved", False),
     (aiohttp.ClientProxyConnectionError, "the proxy cannot be connected to", False),
     (aiohttp.ClientHttpProxyError, "the proxy refuses", False),
     (aiohttp.ClientConnectorError, "the service cannot be connected to", False),
-    (aiohttp.ConnectionTimeoutError, "no connection was to be had in time", False),
-    (aiohttp.ServerTimeoutError, "no answer came in time", False),
+    (aiohttp.ConnectionTimeoutError, "no connection was free in time", False),
+    (aiohttp.ServerTimeoutError, "no response came in time", False),
     (TimeoutError, "time ran out", False),
-    (aiohttp.ServerDisconnectedError, "the connection was closed without an answer", False),
-    (aiohttp.ClientResponseError, "the answer is not HTTP", False),
-    (HttpProcessingError, "the answer is not HTTP", False),
-    (aiohttp.ClientPayloadError, "the answer's body is broken", False),
+    (aiohttp.ServerDisconnectedError, "the connection was closed without a response", False),
+    (aiohttp.ClientResponseError, "the response is not HTTP", False),
+    (HttpProcessingError, "the response is not HTTP", False),
+    (aiohttp.ClientPayloadError, "the response's body is broken", False),
     (aiohttp.InvalidURL, "the address cannot be used", True),
     (aiohttp.ClientConnectionError, "the connection broke", False),
     (aiohttp.ClientError, "HTTP went wrong", False),
     (OSError, "the network failed", False),
 )
 _PROXY_WANTS_CREDENTIALS: Final = 407
-_NO_TIME: Final = Fault("no time is left", permanent=True)
+_NO_TIME: Final = Failure("no time is left", permanent=True)
 
 # How many idle connections that turn out to be closed are replaced in a row.
 _STALE_CONNECTIONS: Final = 3
 
 
-def translate(exception: Exception) -> Fault:
+def translate(exception: Exception) -> Failure:
     """Return what an exception of an exchange means, keeping nothing of it but its kind and the system's error."""
     reason, permanent = _kind_of(exception)
     detail = type(exception).__name__
@@ -72,11 +73,11 @@ def translate(exception: Exception) -> Fault:
     elif isinstance(exception, OSError) and exception.errno is not None and exception.errno > 0:
         # (the resolver's own numbers are below zero)
         detail += f": {os.strerror(exception.errno)}"
-    return Fault(f"{reason} ({detail})", permanent)
+    return Failure(f"{reason} ({detail})", permanent)
 
 
 def _kind_of(exception: Exception) -> tuple[str, bool]:
-    for kind, reason, permanent in _FAULTS:
+    for kind, reason, permanent in _FAILURES:
         if isinstance(exception, kind):
             return reason, permanent
     return "the HTTP client failed", True  # not of the network: a middleware's own, say
@@ -91,6 +92,7 @@ class _NotedBody(BytesPayload):
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         self._progress.written = True
+        self._progress.connection = getattr(writer, "protocol", None)  # the abstract writer does not know it
         try:
             await super().write_with_length(writer, content_length)
         except aiohttp.ClientConnectionResetError:
@@ -101,35 +103,40 @@ class _NotedBody(BytesPayload):
 
 
 class Transport:
-    """The pool, and how to ask over it.
+    """The connections, and how to make an exchange over them.
 
     Args:
         base_url: The checked address.
-        api_key: The checked key. It goes into the headers of requests and nowhere else.
+        keys: The public key, and the secret one if there is one. They go into the headers of requests and nowhere else.
         limits: Connections and keep-alive of a pool of our own.
         language: For ``Accept-Language``.
         session: A session to borrow instead of a pool of our own; never closed here.
+        ssl: Whom a pool of our own trusts.
+        proxy: What a pool of our own connects through.
     """
 
     def __init__(
         self,
         *,
         base_url: str,
-        api_key: str,
+        keys: tuple[Secret[str], Secret[str | None]],
         limits: Limits,
         language: str | None,
         session: aiohttp.ClientSession | None,
+        ssl: ssl.SSLContext | None = None,
+        proxy: Secret[str] | None = None,
     ) -> None:
         self._base_url = base_url
-        self._key_in_json = api_key.replace("\\", r"\\").replace('"', r"\"").encode("ascii")
+        self._keys = keys
         self._limits = limits
         self._borrowed = session
+        self._ssl = ssl
+        self._proxy = proxy
         self._pool: Pool | None = None
         self._guard: AsyncGenerator[None] | None = None
         self._headers = {
-            "x-api-key": api_key,
             "Accept": "application/json",
-            # answers are small; not asking for compression spares both sides the work
+            # responses are small; not asking for compression spares both sides the work
             "Accept-Encoding": "identity",
             "User-Agent": f"kodmobi_async/{__version__}",
         }
@@ -138,13 +145,13 @@ class Transport:
 
     async def exchange(
         self, request: Request, progress: Progress, *, deadline: float, connect: float
-    ) -> Answer | Fault:
-        """Make one request and read its answer.
+    ) -> Response | Failure:
+        """Send one request and read its response.
 
-        A connection that the service has closed while it lay idle is replaced without a word: no byte has left.
+        A connection that the service has closed while it was idle is replaced silently: no byte has left.
 
         Args:
-            request: What to ask.
+            request: What to send.
             progress: Where to note how far it came.
             deadline: When all of it has to be over, on the loop's clock.
             connect: Seconds for getting a connection.
@@ -155,40 +162,40 @@ class Transport:
         """
         loop = asyncio.get_running_loop()
         if self._borrowed is None:
-            ask = (self._pool or await self._open()).ask
+            exchange = (self._pool or await self._open()).exchange
         else:
             self._check(self._borrowed)
-            ask = self._ask_borrowed
-        fault = _NO_TIME
+            exchange = self._exchange_borrowed
+        failure = _NO_TIME
         replaced = 0
         while (within := deadline - loop.time()) > 0:
             progress.unusable = False
             try:
-                body = await ask(request, progress, deadline=deadline, connect=min(connect, within))
+                body = await exchange(request, progress, deadline=deadline, connect=min(connect, within))
                 if body is None:
-                    fault = Fault(f"it is longer than {MAX_BODY_BYTES} bytes")
+                    failure = Failure(f"it is longer than {MAX_BODY_BYTES} bytes")
                     break
-                return Answer(progress.status or 0, progress.headers, self._redact(body))
+                return Response(progress.status or 0, progress.headers, body)
             except asyncio.CancelledError as cancelled:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
                     raise cancelled.with_traceback(None) from None
-                fault = Fault("the pool was closed meanwhile")
+                failure = Failure("the pool was closed meanwhile")
             except Exception as exception:  # noqa: BLE001 whatever it is, it holds the headers and must not get out
-                fault = translate(exception)
+                failure = translate(exception)
             replaced += 1
             if not progress.unusable or replaced > _STALE_CONNECTIONS:
                 break
         if progress.status is None:
-            return fault
-        # the status counts even if the body cannot be had
-        return Answer(progress.status, progress.headers, flaw=fault.reason)
+            return failure
+        # the status counts even if the body cannot be read
+        return Response(progress.status, progress.headers, flaw=failure.reason)
 
-    async def _ask_borrowed(
+    async def _exchange_borrowed(
         self, request: Request, progress: Progress, *, deadline: float, connect: float
     ) -> bytes | None:
-        """Do what `Pool.ask` does, with a session's public means."""
-        assert self._borrowed is not None  # noqa: S101 asked only then
+        """Do what `Pool.exchange` does, with a session's public means."""
+        assert self._borrowed is not None  # noqa: S101 chosen only then
         # asyncio's own timer, not aiohttp's total: that one swallows a cancellation that comes in the turn in which it
         # runs out
         async with asyncio.timeout_at(deadline):
@@ -196,7 +203,7 @@ class Transport:
                 request.method,
                 self._base_url + request.target,
                 data=None if request.body is None else _NotedBody(request.body, progress),
-                headers=self._headers,
+                headers=self._headers_of(request),
                 # never rounded up to whole seconds, as aiohttp does with long ones
                 timeout=aiohttp.ClientTimeout(total=None, connect=connect, ceil_threshold=float("inf")),
                 # a redirect would carry the key elsewhere
@@ -207,7 +214,15 @@ class Transport:
             try:
                 return await read_body(response.content)
             finally:
-                response.close()  # a connection whose answer was read to its end is back in the pool already
+                response.close()  # a connection whose response was read to its end is back in the pool already
+
+    def _headers_of(self, request: Request) -> dict[str, str]:
+        public, secret = self._keys
+        key = secret.value if request.takes_secret_key and secret.value is not None else public.value
+        headers = {**self._headers, "x-api-key": key}
+        if request.challenge is not None:
+            headers[CHALLENGE_HEADER] = request.challenge
+        return headers
 
     async def aclose(self) -> None:
         """Close the pool, if it is our own."""
@@ -225,7 +240,9 @@ class Transport:
             await pool.aclose()
 
     async def _open(self) -> Pool:
-        pool = self._pool = Pool(self._base_url, self._headers, self._limits)
+        pool = self._pool = Pool(
+            self._base_url, self._headers, self._keys, self._limits, ssl=self._ssl, proxy=self._proxy
+        )
         # A loop finishes its asynchronous generators before it closes: a client that nobody closed leaves no open
         # connection behind.
         self._guard = _closing(pool)
@@ -238,26 +255,6 @@ class Transport:
         # aiohttp has no public word for it, and would notice only after connecting
         if getattr(session, "_loop", None) not in (None, asyncio.get_running_loop()):
             raise WrongLoopError("the borrowed aiohttp session belongs to another event loop")
-
-    def _redact(self, body: bytes) -> bytes:
-        """Return a body in which the key does not stand, whichever way JSON lets it be spelled."""
-        # an answer that repeats the key must not carry it into an error
-        plain = _ESCAPE.sub(_spelled_plainly, body) if _BACKSLASH in body else body
-        return plain.replace(self._key_in_json, b"[api key]")
-
-
-# As a number: looking for bytes in bytes goes through an exception, and takes ten times as long.
-_BACKSLASH: Final = ord("\\")
-# One escape in a JSON string: a printable ASCII character by its number, or anything else.
-_ESCAPE: Final = re.compile(rb"\\(?:u00([2-7][0-9A-Fa-f])|.)", re.DOTALL)
-
-
-def _spelled_plainly(escape: re.Match[bytes]) -> bytes:
-    """Return the shortest spelling of an escape."""
-    if escape[1] is None:
-        return b"/" if escape[0] == rb"\/" else escape[0]
-    char = bytes([int(escape[1], 16)])
-    return b"\\" + char if char in (b'"', b"\\") else char
 
 
 async def _closing(pool: Pool) -> AsyncGenerator[None]:

@@ -25,14 +25,14 @@ from collections import OrderedDict
 from math import ceil
 from typing import TYPE_CHECKING, Final, Protocol
 
-from kodmobi_async._errors import CooldownError, WrongLoopError
-from kodmobi_async._hooks import shorten
-from kodmobi_async._wire import WINDOW
+from kodmobi_async._values.assumptions import WINDOW
+from kodmobi_async._values.errors import CooldownError, WrongLoopError
+from kodmobi_async._values.redaction import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kodmobi_async._models import WindowScope
+    from kodmobi_async._values.models import WindowScope
 
 
 class LoopClock:
@@ -129,6 +129,14 @@ class CooldownTracker(Protocol):
 
     async def release(self, reservation: Reservation) -> None:
         """Free the slot: nothing was sent. Takes effect even if the caller is cancelled meanwhile."""
+        ...
+
+    async def observe(self, session_id: str, channel: str, seconds: float) -> None:
+        """Note that the service says the channel is blocked for another ``seconds``.
+
+        This only ever lengthens a window. A send in flight keeps its reservation; what is observed meanwhile holds once
+        that is released.
+        """
         ...
 
     async def remaining(self, session_id: str, channel: str) -> float:
@@ -288,6 +296,20 @@ class MemoryCooldownTracker:
         if self._reserved.get(key) is reservation:
             del self._reserved[key]
             self._advance(key, self._clock.now())
+
+    async def observe(self, session_id: str, channel: str, seconds: float) -> None:
+        """Lengthen the window to ``seconds`` from now, as the service says; never shorten it."""
+        now, key = self._clock.now(), _key(session_id, channel)
+        if seconds <= self._blocked.left(key, now):
+            return
+        self._blocked.extend(key, now + seconds, now)
+        if key in self._lines:
+            self._turn_away(self._lines[key], now + seconds)
+            self._advance(key, now)
+
+    def blocked_for(self, session_id: str, channel: str) -> float:
+        """Return the seconds that the window lasts, whether or not a send is in flight."""
+        return self._blocked.left(_key(session_id, channel), self._clock.now())
 
     async def remaining(self, session_id: str, channel: str) -> float:
         """Return the seconds until the next send may go; 0.0 = now. A send under way counts as a full window."""

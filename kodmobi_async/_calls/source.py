@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterable, Iterable
 from typing import Final, cast
 
-from kodmobi_async._errors import ConfigurationError
+from kodmobi_async._values.errors import ConfigurationError
 
 END: Final = object()
 """What comes after the last request."""

@@ -1,11 +1,12 @@
-"""What a client tells about its work: one frozen record an event, handed to each hook.
+"""What a client emits about its work: one frozen record an event, handed to each hook.
 
 A hook is called on the event loop, in the order of events; it must not block. What it raises is logged and harms
 nothing. A client without hooks builds no records.
 
-The records of a send are, in this order: `SendStarted`; `AttemptFinished` for each request, and `RetryScheduled` before
-each further one; `CooldownHit` where the call ends by, or waits for, the channel's cooldown; `SendFinished` in the end.
-`GateClosed` follows the answer that closed the gate. `TrackerDegraded` comes once the slot is settled.
+The records of a call are, in this order: `CallStarted`; `AttemptFinished` for each request, and `RetryScheduled` before
+each further one; `CooldownHit` where the call ends by, or waits for, a channel's cooldown; `CallFinished` in the end.
+`GateClosed` follows the response that closed the gate. `TrackerDegraded` comes once the slot is settled. For ``send``,
+the first and the last are a `SendStarted` and a `SendFinished`.
 """
 
 from __future__ import annotations
@@ -15,21 +16,21 @@ import inspect
 import logging
 import traceback
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
 
 import attrs
 
-from kodmobi_async._errors import ConfigurationError, Outcome
+from kodmobi_async._values.errors import ConfigurationError, Outcome
+from kodmobi_async._values.redaction import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _log: Final = logging.getLogger("kodmobi_async")
+_log.addHandler(logging.NullHandler())
 
-
-def shorten(session_id: str) -> str:
-    """Return enough of a session id to recognise it by, and too little to use it."""
-    return f"{session_id[:4]}…{session_id[-4:]}"
+CallKind: TypeAlias = Literal["send", "create", "check", "verify", "channels", "settings"]
+"""Which call of the client a record belongs to."""
 
 
 class Phase(StrEnum):
@@ -38,65 +39,77 @@ class Phase(StrEnum):
     NOT_WRITTEN = "not_written"
     """Nothing of the request was handed to a connection."""
     WRITTEN = "written"
-    """The request was written; no answer came."""
+    """The request was written; no response came."""
     ANSWERED = "answered"
     """A status came back."""
 
 
+def _shortened(session_id: str | None) -> str:
+    return repr(session_id) if session_id is None else shorten(session_id)
+
+
 @attrs.frozen
-class SendStarted:
-    """A send was asked for, and its input is right.
+class CallRecord:
+    """What all records have in common.
 
     Attributes:
         call: A number that all records of one call share, unique within the process.
-        session_id: The session; records show it shortened.
-        channel: The channel.
-        url: Where the request will go.
+        session_id: The session; reprs show it shortened. ``None`` where the call is about none.
+        channel: The channel; ``None`` where the call names none.
+        kind: Which call of the client it is.
+        to: The recipient, masked, where the call names one.
     """
 
     call: int
-    session_id: str = attrs.field(repr=shorten)
-    channel: str
-    url: str
+    session_id: str | None = attrs.field(repr=_shortened)
+    channel: str | None
+    kind: CallKind = attrs.field(default="send", kw_only=True)
+    to: str | None = attrs.field(default=None, kw_only=True)
 
 
 @attrs.frozen
-class CooldownHit:
+class CallStarted(CallRecord):
+    """A call was made, and its input is right.
+
+    Attributes:
+        url: Where the request will go, without its query.
+        method: The HTTP method.
+    """
+
+    url: str
+    method: str = attrs.field(default="POST", kw_only=True)
+
+
+@attrs.frozen
+class SendStarted(CallStarted):
+    """A `CallStarted` of a ``send``."""
+
+
+@attrs.frozen
+class CooldownHit(CallRecord):
     """The channel is in its cooldown: the call ends by that, or waits where the service is the one to say so.
 
     Attributes:
-        call: The call.
-        session_id: The session; records show it shortened.
-        channel: The channel.
         retry_after: Seconds until the next send may go.
         by_service: The service said so; otherwise the client held the request back.
     """
 
-    call: int
-    session_id: str = attrs.field(repr=shorten)
-    channel: str
     retry_after: float
     by_service: bool
 
 
 @attrs.frozen
-class AttemptFinished:
-    """One request came to an end: by its answer, for want of one, or with a call that was ended in the middle.
+class AttemptFinished(CallRecord):
+    """One request has ended: by its response, without one, or with a call that was ended in the middle.
 
     Attributes:
-        call: The call.
-        session_id: The session; records show it shortened.
-        channel: The channel.
         number: Which attempt of the call; 1 is the first.
-        outcome: What became of the code by this attempt alone.
+        outcome: What became of the request by this attempt alone.
         phase: How far it came.
         status: The HTTP status, if one came back.
         duration: Seconds.
     """
 
-    call: int
-    session_id: str = attrs.field(repr=shorten)
-    channel: str
     number: int
     outcome: Outcome
     phase: Phase
@@ -105,75 +118,58 @@ class AttemptFinished:
 
 
 @attrs.frozen
-class RetryScheduled:
+class RetryScheduled(CallRecord):
     """Another attempt will be made.
 
     Attributes:
-        call: The call.
-        session_id: The session; records show it shortened.
-        channel: The channel.
         after_attempt: The number of the attempt that failed.
         pause: Seconds until the next one; the gate may add to it.
         reason: Why the last one failed.
     """
 
-    call: int
-    session_id: str = attrs.field(repr=shorten)
-    channel: str
     after_attempt: int
     pause: float
     reason: str
 
 
 @attrs.frozen
-class GateClosed:
+class GateClosed(CallRecord):
     """The service limits the account; the whole client holds back.
 
     Attributes:
-        call: The send whose request was answered so; ``None`` where it was a call of ``channels``.
         seconds: For how long.
     """
 
-    call: int | None
     seconds: float
 
 
 @attrs.frozen
-class TrackerDegraded:
-    """What keeps the shared cooldowns was not to be had: for this send, only this process's own windows counted.
+class TrackerDegraded(CallRecord):
+    """The shared cooldowns were unavailable: for this call, only this process's own windows counted.
 
     Attributes:
-        call: The call.
-        session_id: The session; records show it shortened.
-        channel: The channel.
         reason: A few words on why.
     """
 
-    call: int
-    session_id: str = attrs.field(repr=shorten)
-    channel: str
     reason: str
 
 
 @attrs.frozen
-class SendFinished:
-    """A send has ended, and its slot is settled.
+class CallFinished(CallRecord):
+    """A call has ended, and its slot is settled.
 
     Attributes:
-        call: The call.
-        session_id: The session; records show it shortened.
-        channel: The channel.
-        outcome: What became of the code.
+        outcome: What became of the code, or of the request where the call sends none.
+        sent_to: The channel that the service says it took the code for, which may be another than ``channel``; ``None``
+            where it did not say, or sent nothing.
         attempts: How many requests were made.
-        confirmed: Asking the service showed that the send had arrived.
+        confirmed: Asking the service showed that a request with a lost response had arrived.
         error: What the call raises, a cancellation included; ``None`` if it returns a result.
-        duration: Seconds, the wait for the cooldown included.
+        duration: Seconds, the wait for a cooldown included.
     """
 
-    call: int
-    session_id: str = attrs.field(repr=shorten)
-    channel: str
     outcome: Outcome
+    sent_to: str | None
     attempts: int
     confirmed: bool
     error: BaseException | None
@@ -185,8 +181,21 @@ class SendFinished:
         return isinstance(self.error, asyncio.CancelledError)
 
 
+@attrs.frozen
+class SendFinished(CallFinished):
+    """A `CallFinished` of a ``send``."""
+
+
 Record: TypeAlias = (
-    SendStarted | CooldownHit | AttemptFinished | RetryScheduled | GateClosed | TrackerDegraded | SendFinished
+    CallStarted
+    | SendStarted
+    | CooldownHit
+    | AttemptFinished
+    | RetryScheduled
+    | GateClosed
+    | TrackerDegraded
+    | CallFinished
+    | SendFinished
 )
 
 
@@ -213,9 +222,9 @@ def check_hooks(hooks: Iterable[Hook]) -> tuple[Hook, ...]:
         if isinstance(hook, type):
             raise ConfigurationError(f"{hook.__name__} is a class: a hook is an instance, {hook.__name__}()")
         if not callable(hook):
-            raise ConfigurationError(f"a hook is called with a record, which {type(hook).__name__} cannot be")
+            raise ConfigurationError(f"a hook is called with a record; {type(hook).__name__} cannot be called")
         if any(map(_is_asynchronous, (hook, hook.__call__))):
-            raise ConfigurationError("a hook is an ordinary function: nobody would await an asynchronous one")
+            raise ConfigurationError("a hook is an ordinary function: an asynchronous one would never be awaited")
     return checked
 
 
@@ -223,14 +232,14 @@ def _is_asynchronous(function: object) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
-def tell(hooks: Sequence[Hook], record: Record) -> None:
+def emit(hooks: Sequence[Hook], record: Record) -> None:
     """Hand ``record`` to every hook, whatever the others do."""
     for hook in hooks:
         try:
             hook(record)
         except (KeyboardInterrupt, SystemExit):
             raise  # the process is asked to end
-        except BaseException as failure:  # noqa: BLE001 a hook is a guest: even a cancellation in it is not the send's
+        except BaseException as failure:  # noqa: BLE001 a hook's failure, even a cancellation, is not the call's
             # without what was being handled when the hook was called, which may name a session
             lines = "".join(traceback.format_exception(failure, chain=False))
             _log.error("a hook failed on %s\n%s", type(record).__name__, lines.rstrip())

@@ -1,34 +1,37 @@
 """A pool of our own: aiohttp's connector and parser, without the session on top of them.
 
-A session builds a request, an address, a cookie jar's answer and a response object for each call; all of that is the
+A session builds a request, an address, a cookie jar's lookup and a response object for each call; all of that is the
 same every time here, and costs four times what the exchange itself does. So the pool takes a connection from aiohttp's
-connector (TLS, name resolution, limits and keep-alive are its business), writes the bytes of the request in one stroke,
-and reads the answer that aiohttp's parser makes of what comes back. That stroke is also the exact moment in which the
-request counts as written.
+connector (TLS, name resolution, proxies, limits and keep-alive are its business), writes the bytes of the request in
+one call, and reads the response that aiohttp's parser makes of what comes back. That write is also the exact moment
+from which the request counts as written.
 
-A connection goes back to the pool only when its answer was read to the end, and is used again only if nothing has
-come over it since: what a service says unasked must not be taken for the answer to the next request.
+A connection goes back to the pool only when its response was read to the end, and is used again only if nothing has
+come over it since: what a service sends unasked must not be taken for the response to the next request.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import math
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
 from yarl import URL
 
-from kodmobi_async._wire import MAX_BODY_BYTES
+from kodmobi_async._rules.exchange import MAX_BODY_BYTES
+from kodmobi_async._values.assumptions import CHALLENGE_HEADER
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
 
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.tracing import Trace
 
-    from kodmobi_async._settings import Limits
-    from kodmobi_async._wire import Progress, Request
+    from kodmobi_async._rules.exchange import Progress, Request
+    from kodmobi_async._values.settings import Limits, Secret
 
 _INTERIM: Final = range(100, 200)
 _SWITCHING: Final = 101
@@ -45,7 +48,7 @@ class _Exchange:
         self.protocol = protocol
         self.deadline = deadline
         self.content: aiohttp.StreamReader | None = None
-        """The answer's body, once its headers have come."""
+        """The response's body, once its headers have come."""
         self.is_complete = False
 
     def expire(self) -> None:
@@ -55,25 +58,25 @@ class _Exchange:
             self.content.set_exception(aiohttp.SocketTimeoutError())
 
 
-class _Watch:
+class _Deadlines:
     """The deadlines of all exchanges, on one timer.
 
-    A timer for each of them would be set and cancelled again, nearly always for nothing. This one rings at the earliest
+    A timer for each of them would be set and cancelled again, nearly always for nothing. This one fires at the earliest
     deadline it was set for, ends what is due, and is set to the earliest of the others.
     """
 
-    __slots__ = ("_exchanges", "_loop", "_rings_at", "_timer")
+    __slots__ = ("_exchanges", "_fires_at", "_loop", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._exchanges: set[_Exchange] = set()
-        self._rings_at = math.inf
+        self._fires_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, protocol: ResponseHandler, deadline: float) -> _Exchange:
         exchange = _Exchange(protocol, deadline)
         self._exchanges.add(exchange)
-        if deadline < self._rings_at:
+        if deadline < self._fires_at:
             self._set(deadline)
         return exchange
 
@@ -86,11 +89,11 @@ class _Watch:
     def _set(self, moment: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._rings_at = moment
-        self._timer = None if moment == math.inf else self._loop.call_at(moment, self._ring)
+        self._fires_at = moment
+        self._timer = None if moment == math.inf else self._loop.call_at(moment, self._fire)
 
-    def _ring(self) -> None:
-        due = [exchange for exchange in self._exchanges if exchange.deadline <= self._rings_at]
+    def _fire(self) -> None:
+        due = [exchange for exchange in self._exchanges if exchange.deadline <= self._fires_at]
         self._exchanges.difference_update(due)
         for exchange in due:
             exchange.expire()
@@ -102,39 +105,63 @@ class Pool:
 
     Args:
         base_url: The checked address.
-        headers: What goes with every request, the key included.
+        headers: What goes with every request, but for the key.
+        keys: The public key, and the secret one if there is one.
         limits: Connections and keep-alive.
+        ssl: Whom to trust; ``None`` = the system's authorities.
+        proxy: The checked address of a proxy, with its credentials; ``None`` = connect directly.
     """
 
-    def __init__(self, base_url: str, headers: Mapping[str, str], limits: Limits) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        headers: Mapping[str, str],
+        keys: tuple[Secret[str], Secret[str | None]],
+        limits: Limits,
+        *,
+        ssl: ssl.SSLContext | None = None,
+        proxy: Secret[str] | None = None,
+    ) -> None:
         url = URL(base_url)
-        # Names the place to connect to; it is never sent itself.
+        proxy_url = None if proxy is None else URL(proxy.value)
         self._loop = asyncio.get_running_loop()
-        self._watch = _Watch(self._loop)
-        self._place = aiohttp.ClientRequest("GET", url, loop=self._loop)
+        self._deadlines = _Deadlines(self._loop)
+        # Names the origin to connect to; it is never sent itself.
+        self._origin = aiohttp.ClientRequest(
+            "GET", url, loop=self._loop, ssl=True if ssl is None else ssl, proxy=proxy_url
+        )
         self._connector = aiohttp.TCPConnector(limit=limits.connections, keepalive_timeout=limits.keepalive)
-        self._patience = aiohttp.ClientTimeout()
+        self._timeout = aiohttp.ClientTimeout()
         self._path = url.raw_path.rstrip("/")
-        lines = {"Host": self._place.headers["Host"], **headers}
-        self._headers = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        lines = {"Host": self._origin.headers["Host"], **headers}
+        if proxy_url is not None and url.scheme == "http":
+            # without a tunnel, the proxy is told the whole address, and reads the request's own headers
+            self._path = f"{url.origin()}{self._path}"
+            if proxy_url.user is not None:
+                credentials = f"{proxy_url.user}:{proxy_url.password or ''}".encode()
+                lines["Proxy-Authorization"] = f"Basic {base64.b64encode(credentials).decode()}"
+        common = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        public, secret = keys
+        self._headers = f"{common}x-api-key: {public.value}\r\n"
+        self._secret_headers = self._headers if secret.value is None else f"{common}x-api-key: {secret.value}\r\n"
 
-    async def ask(self, request: Request, progress: Progress, *, deadline: float, connect: float) -> bytes | None:
-        """Make one exchange and return the answer's body; ``None`` if it is longer than ``MAX_BODY_BYTES``.
+    async def exchange(self, request: Request, progress: Progress, *, deadline: float, connect: float) -> bytes | None:
+        """Make one exchange and return the response's body; ``None`` if it is longer than ``MAX_BODY_BYTES``.
 
         Args:
-            request: What to ask.
-            progress: Where to note how far it came; the answer's status and headers come to stand there.
+            request: What to send.
+            progress: Where to note how far it came; the response's status and headers come to stand there.
             deadline: When all of it has to be over, on the loop's clock.
             connect: Seconds for getting a connection.
 
         Raises:
             Exception: One of aiohttp's, or ``TimeoutError``.
         """
-        if self._patience.connect != connect:
+        if self._timeout.connect != connect:
             # never rounded up to whole seconds, as aiohttp does with long ones
-            self._patience = aiohttp.ClientTimeout(connect=connect, ceil_threshold=float("inf"))
+            self._timeout = aiohttp.ClientTimeout(connect=connect, ceil_threshold=float("inf"))
         try:
-            connection = await self._connector.connect(self._place, _NO_TRACES, self._patience)
+            connection = await self._connector.connect(self._origin, _NO_TRACES, self._timeout)
         except TimeoutError as late:
             raise aiohttp.ConnectionTimeoutError from late
         exchange = None
@@ -143,10 +170,10 @@ class Pool:
             if protocol is None or protocol.transport is None or protocol.should_close:
                 progress.unusable = True
                 raise aiohttp.ClientConnectionResetError
-            exchange = self._watch.begin(protocol, deadline)
+            exchange = self._deadlines.begin(protocol, deadline)
             protocol.set_response_params(read_until_eof=True)
-            progress.written = True
-            protocol.transport.write(self._spell(request))
+            progress.written, progress.connection = True, protocol
+            protocol.transport.write(self._serialize(request))
             message, content = await protocol.read()
             while message.code in _INTERIM and message.code != _SWITCHING:
                 message, content = await protocol.read()
@@ -157,7 +184,7 @@ class Pool:
             return body
         finally:
             if exchange is not None:
-                self._watch.end(exchange)
+                self._deadlines.end(exchange)
             if exchange is not None and exchange.is_complete:
                 connection.release()
             else:
@@ -165,19 +192,22 @@ class Pool:
 
     async def aclose(self) -> None:
         """Close all connections, those in use included."""
-        self._watch.stop()
+        self._deadlines.stop()
         await self._connector.close()
 
-    def _spell(self, request: Request) -> bytes:
+    def _serialize(self, request: Request) -> bytes:
+        headers = self._secret_headers if request.takes_secret_key else self._headers
+        if request.challenge is not None:
+            headers = f"{headers}{CHALLENGE_HEADER}: {request.challenge}\r\n"
         start = f"{request.method} {self._path}{request.target}"
         if request.body is None:
-            return f"{start} HTTP/1.1\r\n{self._headers}\r\n".encode("ascii")
+            return f"{start} HTTP/1.1\r\n{headers}\r\n".encode("ascii")
         size = len(request.body)
-        return f"{start} HTTP/1.1\r\n{self._headers}{_JSON_OF}{size}\r\n\r\n".encode("ascii") + request.body
+        return f"{start} HTTP/1.1\r\n{headers}{_JSON_OF}{size}\r\n\r\n".encode("ascii") + request.body
 
 
 async def read_body(content: aiohttp.StreamReader) -> bytes | None:
-    """Read an answer's body to its end; return ``None`` if that lies beyond ``MAX_BODY_BYTES``.
+    """Read a response's body to its end; return ``None`` if that lies beyond ``MAX_BODY_BYTES``.
 
     Raises:
         Exception: One of aiohttp's: the body is cut short, or cannot be decoded.

@@ -1,0 +1,1 @@
+"""The calls of a client, each in a module of its own, and what they share."""

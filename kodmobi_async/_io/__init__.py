@@ -1,0 +1,1 @@
+"""The connections: the only modules on the client's side that import aiohttp."""

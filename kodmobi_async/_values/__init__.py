@@ -1,0 +1,1 @@
+"""What travels, and what can be said about it: no rule, no I/O."""
