@@ -75,6 +75,16 @@ async def test_a_waiter_whose_bound_falls_on_the_windows_end_is_granted(tracker:
     await tracker.release(held)
 
 
+async def test_a_waiter_is_granted_at_its_bound_by_a_window_that_began_after_the_wait_and_ends_with_it(
+    tracker: MemoryCooldownTracker,
+) -> None:
+    held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+    waiting = asyncio.create_task(tracker.acquire(SESSION, "sms", lease=LEASE, max_wait=16.0))
+    await asyncio.sleep(8.0)
+    await tracker.start(held, 8.0)
+    await waiting
+
+
 async def test_a_start_after_the_release_still_blocks_the_slot(tracker: MemoryCooldownTracker) -> None:
     held = await tracker.acquire(SESSION, "sms", lease=LEASE)
     await tracker.release(held)

@@ -79,7 +79,8 @@ class Slot:
         return max(self.held_until(), self.blocked_until)
 
     def remaining(self) -> float:
-        return WINDOW if self.held_until() > self.now else max(0.0, self.blocked_until - self.now)
+        blocked = max(0.0, self.blocked_until - self.now)
+        return max(WINDOW, blocked) if self.held_until() > self.now else blocked
 
     def pass_to(self, now: float) -> None:
         """Let happen what happens until ``now``: the first in line is granted a free slot, the late are turned away."""
@@ -104,7 +105,7 @@ class Slot:
     def ask(self, caller: Caller) -> None:
         if self.free_at() <= self.now:
             self.grant(caller)
-        elif caller.deadline <= self.now or (self.held_until() <= self.now and caller.deadline < self.blocked_until):
+        elif caller.deadline <= self.now or caller.deadline < self.blocked_until:
             caller.turned_away_for = self.remaining()
         else:
             self.line.append(caller)
@@ -115,6 +116,11 @@ class Slot:
             self.blocked_until = max(self.blocked_until, self.now + window)
             self.turn_away(math.nextafter(self.now + window, -math.inf))
             self.pass_to(self.now)
+
+    def observe(self, seconds: float) -> None:
+        if self.now + seconds > max(self.blocked_until, self.now):
+            self.blocked_until = self.now + seconds
+            self.turn_away(math.nextafter(self.blocked_until, -math.inf))
 
     def release(self, caller: Caller) -> None:
         if self.holder is caller:
@@ -190,6 +196,11 @@ class TrackerMachine(RuleBasedStateMachine):
         session, caller = data.draw(st.sampled_from(self.holders()))
         self.slots[session].release(caller)
         self.run(self.tracker.release(reservation_of(caller)))
+
+    @rule(pair=pairs, seconds=windows)
+    def observe(self, pair: tuple[str, str], seconds: float) -> None:
+        self.slots[pair[0]].observe(seconds)
+        self.run(self.tracker.observe(*pair, seconds))
 
     @precondition(lambda self: self.waiters())
     @rule(data=st.data())

@@ -224,3 +224,98 @@ class TrackerContract:
         with pytest.raises(CooldownError):
             await tracker.acquire(SESSION, "sms", lease=LEASE)
         await waiting
+
+    async def test_an_observed_window_blocks_a_free_slot(self, tracker: CooldownTracker) -> None:
+        await tracker.observe(SESSION, "sms", 60.0)
+        assert await tracker.remaining(SESSION, "SMS") == pytest.approx(60.0, abs=self.slack)
+        with pytest.raises(CooldownError) as caught:
+            await tracker.acquire(SESSION, "sms", lease=LEASE)
+        assert caught.value.retry_after == pytest.approx(60.0, abs=self.slack)
+        await tracker.acquire(SESSION, "telegram", lease=LEASE)
+
+    async def test_an_observed_window_ends_by_itself(self, tracker: CooldownTracker) -> None:
+        window = 20.0 * self.scale
+        await tracker.observe(SESSION, "sms", window)
+        await asyncio.sleep(window + self.grain)
+        await tracker.acquire(SESSION, "sms", lease=LEASE)
+
+    async def test_an_observation_lengthens_a_window_and_never_shortens_one(self, tracker: CooldownTracker) -> None:
+        await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), 30.0)
+        for seconds in (20.0, 0.0, -5.0):
+            await tracker.observe(SESSION, "sms", seconds)
+            assert await tracker.remaining(SESSION, "sms") == pytest.approx(30.0, abs=self.slack)
+        await tracker.observe(SESSION, "sms", 60.0)
+        assert await tracker.remaining(SESSION, "sms") == pytest.approx(60.0, abs=self.slack)
+
+    @pytest.mark.parametrize("seconds", [0.0, -5.0])
+    async def test_an_observation_of_nothing_leaves_the_slot_free(
+        self, tracker: CooldownTracker, seconds: float
+    ) -> None:
+        await tracker.observe(SESSION, "sms", seconds)
+        assert await tracker.remaining(SESSION, "sms") == 0.0
+        await tracker.acquire(SESSION, "sms", lease=LEASE)
+
+    async def test_a_window_observed_during_a_send_holds_once_the_reservation_is_released(
+        self, tracker: CooldownTracker
+    ) -> None:
+        held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+        await tracker.observe(SESSION, "sms", 30.0)
+        assert await tracker.remaining(SESSION, "sms") == 60.0  # the send may still succeed
+        await tracker.release(held)
+        assert await tracker.remaining(SESSION, "sms") == pytest.approx(30.0, abs=self.slack)
+        with pytest.raises(CooldownError):
+            await tracker.acquire(SESSION, "sms", lease=LEASE)
+
+    async def test_a_send_in_flight_with_a_longer_observed_window_counts_as_that_window(
+        self, tracker: CooldownTracker
+    ) -> None:
+        await tracker.acquire(SESSION, "sms", lease=LEASE)
+        await tracker.observe(SESSION, "sms", 3600.0)
+        assert await tracker.remaining(SESSION, "sms") == pytest.approx(3600.0, abs=self.slack)
+
+    @pytest.mark.parametrize(("observed", "left"), [(30.0, 60.0), (90.0, 90.0)])
+    async def test_of_an_observed_and_a_started_window_the_longer_holds(
+        self, tracker: CooldownTracker, observed: float, left: float
+    ) -> None:
+        held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+        await tracker.observe(SESSION, "sms", observed)
+        await tracker.start(held, 60.0)
+        assert await tracker.remaining(SESSION, "sms") == pytest.approx(left, abs=self.slack)
+
+    async def test_a_wait_that_an_observation_makes_hopeless_ends_there(self, tracker: CooldownTracker) -> None:
+        loop = asyncio.get_running_loop()
+        await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), 10.0)
+        waiting = asyncio.create_task(tracker.acquire(SESSION, "sms", lease=LEASE, max_wait=20.0))
+        await asyncio.sleep(1.0 * self.scale)
+        began = loop.time()
+        await tracker.observe(SESSION, "sms", 60.0)
+        with pytest.raises(CooldownError) as caught:
+            await waiting
+        assert caught.value.retry_after == pytest.approx(60.0, abs=5 * self.slack)
+        assert loop.time() - began < 5 * self.slack
+
+    async def test_a_wait_for_a_send_in_flight_ends_with_the_observation_that_makes_it_hopeless(
+        self, tracker: CooldownTracker
+    ) -> None:
+        held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+        waiting = asyncio.create_task(tracker.acquire(SESSION, "sms", lease=LEASE, max_wait=20.0))
+        await asyncio.sleep(1.0 * self.scale)
+        await tracker.observe(SESSION, "sms", 60.0)
+        for refused in (waiting, tracker.acquire(SESSION, "sms", lease=LEASE, max_wait=20.0)):
+            with pytest.raises(CooldownError):
+                await asyncio.wait_for(refused, 5 * self.slack)
+        await tracker.start(held, 60.0)
+
+    async def test_who_waits_long_enough_is_granted_when_the_observed_window_ends(
+        self, tracker: CooldownTracker
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        window = 60.0 * self.scale
+        held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+        waiting = asyncio.create_task(tracker.acquire(SESSION, "sms", lease=LEASE, max_wait=math.inf))
+        await asyncio.sleep(1.0 * self.scale)
+        began = loop.time()
+        await tracker.observe(SESSION, "sms", window)
+        await tracker.release(held)
+        await waiting
+        assert window - self.grain <= loop.time() - began <= window + self.slack

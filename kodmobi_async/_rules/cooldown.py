@@ -132,10 +132,10 @@ class CooldownTracker(Protocol):
         ...
 
     async def observe(self, session_id: str, channel: str, seconds: float) -> None:
-        """Note that the service says the channel is blocked for another ``seconds``.
+        """Note that the service reports the channel as blocked for another ``seconds``.
 
-        This only ever lengthens a window. A send in flight keeps its reservation; what is observed meanwhile holds once
-        that is released.
+        This only ever lengthens a window. A send in flight keeps its reservation; a window that is observed meanwhile
+        takes effect when the reservation ends, however it ends.
         """
         ...
 
@@ -271,7 +271,7 @@ class MemoryCooldownTracker:
         if left <= 0:
             return self._reserve(key, now + lease)
         # A send under way may come to nothing any moment, so it is worth waiting for; a block lasts to its end.
-        if max_wait <= 0 or (key not in self._reserved and max_wait < left):
+        if max_wait <= 0 or max_wait < self._blocked.left(key, now):
             raise _too_soon(session_id, channel, self._estimate(key, now))
         return await self._wait_in_line(key, session_id, channel, now=now, lease=lease, max_wait=max_wait)
 
@@ -298,7 +298,7 @@ class MemoryCooldownTracker:
             self._advance(key, self._clock.now())
 
     async def observe(self, session_id: str, channel: str, seconds: float) -> None:
-        """Lengthen the window to ``seconds`` from now, as the service says; never shorten it."""
+        """Lengthen the window to ``seconds`` from now, as the service reports it; never shorten it."""
         now, key = self._clock.now(), _key(session_id, channel)
         if seconds <= self._blocked.left(key, now):
             return
@@ -308,11 +308,11 @@ class MemoryCooldownTracker:
             self._advance(key, now)
 
     def blocked_for(self, session_id: str, channel: str) -> float:
-        """Return the seconds that the window lasts, whether or not a send is in flight."""
+        """Return the seconds until the window ends, whether or not a send is in flight; 0.0 = no window."""
         return self._blocked.left(_key(session_id, channel), self._clock.now())
 
     async def remaining(self, session_id: str, channel: str) -> float:
-        """Return the seconds until the next send may go; 0.0 = now. A send under way counts as a full window."""
+        """Return the seconds until the next send may go; 0.0 = now. A send in flight counts as a full window."""
         return self._estimate(_key(session_id, channel), self._clock.now())
 
     def _left(self, key: str, now: float) -> float:
@@ -327,7 +327,7 @@ class MemoryCooldownTracker:
     def _estimate(self, key: str, now: float) -> float:
         """Return what a caller can be told: a send under way most likely ends in a full window."""
         left = self._left(key, now)
-        return self._window if key in self._reserved else left
+        return max(self._window, self._blocked.left(key, now)) if key in self._reserved else left
 
     def _reserve(self, key: str, until: float) -> Reservation:
         reservation = self._reserved[key] = Reservation(key, until)
