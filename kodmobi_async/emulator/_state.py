@@ -1,0 +1,48 @@
+"""Everything that the emulator remembers."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import attrs
+
+from kodmobi_async.emulator._clock import Clock
+from kodmobi_async.emulator._events import Events, Log
+from kodmobi_async.emulator._requests import Exchanged
+from kodmobi_async.emulator._script import Script
+from kodmobi_async.emulator._sessions import Sessions
+from kodmobi_async.emulator._settings import Settings
+
+__all__ = ("State",)
+
+
+@attrs.define(eq=False, repr=False)
+class State:
+    """What the calls change, and what the control interface shows.
+
+    Attributes:
+        counts: How many requests were read, by endpoint.
+        requests: The newest requests.
+    """
+
+    settings: Settings
+    clock: Clock = attrs.field(init=False, factory=Clock)
+    events: Events = attrs.field(init=False, factory=Events)
+    counts: Counter[str] = attrs.field(init=False, factory=Counter[str])
+    script: Script = attrs.field(init=False)
+    sessions: Sessions = attrs.field(init=False)
+    requests: Log[Exchanged] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.script = Script(self.events)
+        self.sessions = Sessions(self.settings, self.events)
+        self.requests = Log("request", self.settings, self.events)
+
+    def reset(self) -> None:
+        """Forget everything but the time, and let the clock run at its normal speed."""
+        self.script.clear()
+        self.sessions.clear()
+        self.requests.clear()
+        self.counts.clear()
+        self.clock.speed = 1.0
+        self.events.publish("reset")
