@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 
 import attrs
 
-from kodmobi_async._rules.cooldown import LoopClock, MemoryCooldownTracker, Reservation
+from kodmobi_async._rules.clock import LoopClock
+from kodmobi_async._rules.cooldown import MemoryCooldownTracker, Reservation
 from kodmobi_async._values.assumptions import WINDOW
 from kodmobi_async._values.errors import ConfigurationError, CooldownError, CooldownUnavailableError
 from kodmobi_async._values.redaction import shorten
