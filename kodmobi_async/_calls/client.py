@@ -20,7 +20,8 @@ from kodmobi_async._calls.login import Check, Verify, channels_call, list_channe
 from kodmobi_async._calls.send import Send, Sends
 from kodmobi_async._calls.slots import SessionEnds, Slots
 from kodmobi_async._io.transport import Transport
-from kodmobi_async._rules.cooldown import LoopClock, MemoryCooldownTracker
+from kodmobi_async._rules.clock import LoopClock
+from kodmobi_async._rules.cooldown import MemoryCooldownTracker
 from kodmobi_async._rules.normalize import normalize_code
 from kodmobi_async._rules.requests import canonical_channel, canonical_recipient, canonical_session_id, check_token
 from kodmobi_async._values.addresses import resolve_base_url

@@ -27,7 +27,8 @@ from kodmobi_async._values.redaction import mask
 if TYPE_CHECKING:
     from kodmobi_async._calls.engine import Engine
     from kodmobi_async._calls.slots import Slots
-    from kodmobi_async._rules.cooldown import CooldownTracker, LoopClock, Reservation
+    from kodmobi_async._rules.clock import LoopClock
+    from kodmobi_async._rules.cooldown import CooldownTracker, Reservation
     from kodmobi_async._rules.exchange import Response
     from kodmobi_async._values.channel import Channel
     from kodmobi_async._values.hooks import CallKind
