@@ -32,6 +32,7 @@ ROOMS = {
         "http_dates",
         "normalize",
         "requests",
+        "fields",
         "responses",
         "refusals",
         "clock",

@@ -27,6 +27,8 @@
         ├── RateLimitedError
         └── ServerError
 
+Above 300 lines: the tree reads best in one place.
+
 Every error can be pickled. None holds the API key, a header, or an object of the HTTP library, and none is chained
 to an exception that does.
 """
