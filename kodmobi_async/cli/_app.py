@@ -17,6 +17,7 @@ from kodmobi_async._values.settings import SECRET_KEY_VARIABLE
 from kodmobi_async._version import __version__
 from kodmobi_async.cli._bulk import Options, check_rows
 from kodmobi_async.cli._bulk import bulk as send_rows
+from kodmobi_async.cli._columns import Columns
 from kodmobi_async.cli._connect import Connection, find_api_key, find_secret_key
 from kodmobi_async.cli._emulate import demonstrate, serve
 from kodmobi_async.cli._exits import MEANINGS, ExitCode, exit_code, facts, sentence
@@ -154,12 +155,21 @@ def bulk(
         str,
         typer.Argument(
             metavar="FILE",
-            help="CSV (session_id,channel; a header is optional), JSON Lines, or - for standard input.",
+            help="CSV (session_id,channel; a header is optional) or JSON Lines; gzip and UTF-16 are unpacked;"
+            " - for standard input.",
             show_default=False,
         ),
     ],
     *,
     channel: Annotated[str | None, typer.Option(metavar="CHANNEL", help="For rows that name none.")] = None,
+    session_column: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Column, or JSON key, of the sessions.", show_default="session_id"),
+    ] = None,
+    channel_column: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Column, or JSON key, of the channels.", show_default="channel, or type"),
+    ] = None,
     concurrency: Annotated[int, typer.Option(metavar="N", help="Sends under way at most.")] = 64,
     rate: Annotated[float | None, typer.Option(metavar="N", help="Sends a second at most, evenly spaced.")] = None,
     max_wait: Annotated[
@@ -224,7 +234,7 @@ def bulk(
         timeout=timeout,
         allow_http=allow_http,
     )
-    with Input.open(file, channel) as source:
+    with Input.open(file, channel, Columns(session_column, channel_column)) as source:
         if dry_run:
             return check_rows(source, output, quiet=quiet)
         return asyncio.run(send_rows(connection, output, source, options))

@@ -153,6 +153,7 @@ class _Run:
             settings = {
                 "the input": self._source.digest,
                 "--channel": options.channel or "",
+                **self._source.columns.as_settings(),
                 "the service": self._service(connection),
             }
             self._journal = await stack.enter_async_context(Journal.open(options.journal, settings))
