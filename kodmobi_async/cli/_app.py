@@ -10,7 +10,6 @@ from typing import Annotated, Final, cast
 
 import typer
 
-from kodmobi_async._values.addresses import BASE_URL_VARIABLE, DEFAULT_BASE_URL
 from kodmobi_async._values.errors import ConfigurationError, KodmobiError, Outcome
 from kodmobi_async._version import __version__
 from kodmobi_async.cli._bulk import Options, check_rows
@@ -20,6 +19,18 @@ from kodmobi_async.cli._connect import Connection, find_api_key
 from kodmobi_async.cli._emulate import demonstrate, serve
 from kodmobi_async.cli._exits import MEANINGS, ExitCode, exit_code, facts, sentence
 from kodmobi_async.cli._files import Files
+from kodmobi_async.cli._options import (
+    AllowHttp,
+    ApiKeyFile,
+    AsJson,
+    BaseUrl,
+    ChannelName,
+    Emulate,
+    Language,
+    SessionId,
+    TimeoutSeconds,
+    file_option,
+)
 from kodmobi_async.cli._output import Output
 from kodmobi_async.cli._rows import Input, example_rows
 from kodmobi_async.cli._send import list_channels
@@ -85,36 +96,6 @@ def common(
     """Take the options that stand before a command."""
 
 
-SessionId = Annotated[str, typer.Argument(metavar="SESSION_ID", help="The session's ULID.", show_default=False)]
-ChannelName = Annotated[
-    str, typer.Argument(metavar="CHANNEL", help="telegram, whatsapp, sms, email, ...", show_default=False)
-]
-BaseUrl = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL",
-        help="Address and path prefix of the API.",
-        show_default=f"{BASE_URL_VARIABLE}, else {DEFAULT_BASE_URL}",
-    ),
-]
-ApiKeyFile = Annotated[
-    Path | None,
-    typer.Option(metavar="PATH", help="File with the API key, instead of the variable KODMOBI_API_KEY."),
-]
-Emulate = Annotated[
-    bool, typer.Option("--emulate", metavar="", help="Start an emulator for this run and use it; needs no key.")
-]
-Language = Annotated[str | None, typer.Option(metavar="L", help="Of the service's messages: en or ru.")]
-TimeoutSeconds = Annotated[
-    float | None, typer.Option(metavar="S", help="Seconds for all attempts together.", show_default="30")
-]
-AllowHttp = Annotated[
-    bool,
-    typer.Option("--allow-http", metavar="", help="Allow http:// to another machine: the key travels in clear text."),
-]
-AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Write the result, or the error, as JSON.")]
-
-
 @_app.command()
 def send(
     session_id: SessionId,
@@ -146,11 +127,6 @@ def send(
     return asyncio.run(send_code(connection, output, session_id, channel, max_wait))
 
 
-def _file(text: str) -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = typer.Option(metavar="FILE", help=text)
-    return option
-
-
 @_app.command()
 def bulk(
     file: Annotated[
@@ -178,7 +154,7 @@ def bulk(
         float, typer.Option(metavar="S", help="Seconds that a row waits aside for its channel's cooldown.")
     ] = 0.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", metavar="", help="Check every row; send nothing.")] = False,
-    journal: Annotated[Path | None, _file("Keep what was done there; the same command then goes on.")] = None,
+    journal: Annotated[Path | None, file_option("Keep what was done there; the same command then goes on.")] = None,
     retry_failed: Annotated[
         bool,
         typer.Option(
@@ -188,8 +164,8 @@ def bulk(
     output_file: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="Write a line of JSON about each row there.")
     ] = None,
-    failed: Annotated[Path | None, _file("Write the rows there that may be sent again.")] = None,
-    unknown: Annotated[Path | None, _file("Write the rows there of which nobody knows.")] = None,
+    failed: Annotated[Path | None, file_option("Write the rows there that may be sent again.")] = None,
+    unknown: Annotated[Path | None, file_option("Write the rows there of which nobody knows.")] = None,
     queue: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Have workers send: the redis:// address of their Taskiq queue."),
