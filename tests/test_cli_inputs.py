@@ -109,7 +109,7 @@ def test_rows_of_json_lines_may_have_keys_of_their_own() -> None:
         ("", "sms", "sms"),
         ("sms", "", "sms"),
         ("", "", "email"),
-        ("sms", "telegram", "channel, type differ; say with --channel-column which one counts"),
+        ("sms", "telegram", "channel, type differ: choose one with --channel-column"),
     ],
 )
 def test_channel_and_type_in_one_row_have_to_agree(channel: str, kind: str, expected: str) -> None:
@@ -133,7 +133,7 @@ def test_two_keys_of_a_session_have_to_agree_whatever_they_hold() -> None:
     )
     assert isinstance(rows[0], Row)
     assert [row.reason for row in rows[1:] if isinstance(row, BadRow)] == [
-        "session_id, sessionId differ; say with --session-column which one counts"
+        "session_id, sessionId differ: choose one with --session-column"
     ] * 2
 
 
@@ -229,7 +229,7 @@ def test_keys_are_found_however_late_the_first_row_with_them_comes() -> None:
         ("foo,bar,baz\n1,2,3\n", Columns(), "has foo, bar, baz: name the column of the sessions with --session-column"),
         ("foo\n", Columns(), "it has foo: name"),
         ("Имя;Канал\n", Columns(), "it has Имя, Канал: name"),
-        (f"{ONE},sms,x\n{TWO},sms,y\n", Columns(), "3 fields; without a header, there are session_id and channel"),
+        (f"{ONE},sms,x\n{TWO},sms,y\n", Columns(), "3 fields; without a header, a row is session_id,channel"),
         (f"1,{ONE}\n2,{TWO}\n", Columns(), "the first line: session_id is not a ULID"),
         (f"session_id,Session ID\n{ONE},{ONE}\n", Columns(), "two columns of the same name, session_id, Session ID"),
         (f"session_id,type,TYPE\n{ONE},,\n", Columns(), "name the other with --channel-column"),
@@ -240,12 +240,12 @@ def test_keys_are_found_however_late_the_first_row_with_them_comes() -> None:
         (f"{ONE},sms\n", Columns(channel="via"), "--channel-column needs a header"),
         ("1,2\n", Columns(channel="via"), "--channel-column needs a header"),
         (f"via,x\nsms,{ONE}\n", Columns(channel="via"), "nor a header with a session_id; it has via, x"),
-        ('{"id": 1, "a@b": 2}\n', Columns(), "has a session_id: the first one has id, …; --session-column takes"),
+        ('{"id": 1, "a@b": 2}\n', Columns(), "has a session_id: the first one has id, …; name another key with"),
         ('{"session_id": 1}\n', Columns(session="id"), "key that --session-column names: the first one has session_id"),
         (f'{{"session_id": "{ONE}"}}', Columns(channel="via"), "the key that --channel-column names"),
         ('{\n  "session_id": 1\n}\n', Columns(), "the first line is not JSON, and JSON Lines has one object a line"),
-        (f'[{{"session_id": "{ONE}"}}]', Columns(), "looks like a JSON array"),
-        ("<!DOCTYPE html>\n<html>\n</html>\n", Columns(), "looks like HTML"),
+        (f'[{{"session_id": "{ONE}"}}]', Columns(), "begins like a JSON array"),
+        ("  <!DOCTYPE html>\n<html>\n</html>\n", Columns(), "looks like HTML"),
         (f"session_id,channel\r{ONE},sms\r{TWO},sms\r", Columns(), "its lines end in carriage returns alone"),
         ("x" * 70_000, Columns(), "its first line is longer than 65536 bytes"),
     ],
