@@ -15,14 +15,14 @@ from kodmobi_async._version import __version__
 from kodmobi_async.cli._bulk import Options, check_rows
 from kodmobi_async.cli._bulk import bulk as send_rows
 from kodmobi_async.cli._connect import Connection, find_api_key
-from kodmobi_async.cli._emulate import demonstrate, serve
+from kodmobi_async.cli._emulate import demonstrate
+from kodmobi_async.cli._emulator_options import emulator
 from kodmobi_async.cli._exits import MEANINGS, ExitCode, exit_code, facts, sentence
 from kodmobi_async.cli._files import Files
 from kodmobi_async.cli._output import Output
 from kodmobi_async.cli._rows import Input, example_rows
 from kodmobi_async.cli._send import list_channels
 from kodmobi_async.cli._send import send as send_code
-from kodmobi_async.emulator import Emulator
 
 __all__ = ("run",)
 
@@ -273,28 +273,7 @@ def channels(
     return asyncio.run(list_channels(connection, output, session_id))
 
 
-@_app.command()
-def emulator(
-    *,
-    host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(metavar="PORT", min=0, max=65_535, help="Port to listen on; 0: any free one.")
-    ] = 8765,
-    api_key: Annotated[str, typer.Option(metavar="KEY", help="A made-up key that opens it.")] = "emulator-key",
-    session: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ULID", help="A session to begin with; may be repeated.", show_default="a new one"),
-    ] = None,
-    window: Annotated[float, typer.Option(metavar="S", help="Seconds a channel is blocked after a send.")] = 60.0,
-    session_lifetime: Annotated[float, typer.Option(metavar="S", help="Seconds that a session lives.")] = 180.0,
-    quiet: Annotated[bool, typer.Option("--quiet", metavar="", help="Print the address and nothing else.")] = False,
-) -> int:
-    """Run an emulator of the API until Ctrl-C, for clients in any language."""
-    try:
-        server = Emulator(api_key=api_key, host=host, port=port, window=window, session_lifetime=session_lifetime)
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from None
-    return asyncio.run(serve(server, Output(), session or [], quiet=quiet))
+_app.command()(emulator)
 
 
 @_app.command()
