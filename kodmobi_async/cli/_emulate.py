@@ -54,10 +54,10 @@ async def _tell_story(emulator: Emulator, output: Output, window: float) -> None
         output.say(f"{type(blocked).__name__}: {blocked}", style="bold yellow")
         _expect(_show_requests(emulator, output) == requests, "the second send reached the emulator")
 
-        patience = window + 1
-        _step(output, 3, f"send again, with max_wait={patience:g}")
+        bound = window + 1
+        _step(output, 3, f"send again, with max_wait={bound:g}")
         async with output.countdown("waiting for the channel", blocked.retry_after):
-            result = await client.send(session_id, _CHANNEL, max_wait=patience)
+            result = await client.send(session_id, _CHANNEL, max_wait=bound)
         show(output, result)
         _show_requests(emulator, output)
 
