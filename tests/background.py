@@ -32,7 +32,9 @@ class Background:
 
 
 @contextlib.contextmanager
-def emulator_in_background(**settings: Any) -> Iterator[Background]:
+def emulator_in_background(
+    *, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None, **settings: Any
+) -> Iterator[Background]:
     started = threading.Event()
     running: list[Background] = []
     stop: list[Callable[[], object]] = []
@@ -46,7 +48,11 @@ def emulator_in_background(**settings: Any) -> Iterator[Background]:
             started.set()
             await stopped.wait()
 
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    def run() -> None:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(serve())
+
+    thread = threading.Thread(target=run)
     thread.start()
     started.wait(timeout=30)
     try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -20,6 +20,7 @@ import pytest
 
 from kodmobi_async import (
     AttemptFinished,
+    CallFinished,
     Channel,
     KodmobiClient,
     KodmobiError,
@@ -30,10 +31,11 @@ from kodmobi_async import (
     RecipientBlockedError,
     Record,
     RetryPolicy,
-    SendFinished,
     SendResult,
+    Session,
     Timeout,
 )
+from kodmobi_async._calls.create import slot_of
 from kodmobi_async.emulator import Emulator, Fault
 from kodmobi_async.testing import VirtualClockLoop
 
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 WINDOW: Final = 60.0
 DUST: Final = 1e-6
 CHANNEL: Final = "sms"
+RECIPIENT: Final = "+10000000000"
 
 
 class TurnByTurnLoop(VirtualClockLoop):
@@ -110,6 +113,8 @@ class Situation:
     slow_tracker: bool = False
     before: Prelude | None = None
     """What goes on when the send begins; the tasks are seen to their end."""
+    creates: bool = False
+    """The call is a ``create`` that sends."""
     stride: int = 1
     """After the first 50 turns, only every so many-th is tried."""
 
@@ -217,6 +222,13 @@ SITUATIONS: Final = [
 ]
 
 
+CREATES: Final = [
+    attrs.evolve(situation, name=f"create: {situation.name}", creates=True)
+    for situation in SITUATIONS
+    if situation.before is None
+]
+
+
 def turns(stride: int) -> Iterator[int]:
     yield from range(50)
     yield from itertools.count(50, stride)
@@ -238,12 +250,39 @@ class Notes:
         """See that what hooks were told is what the service saw."""
         attempts = [record for record in self.records if isinstance(record, AttemptFinished)]
         assert posts <= sum(attempt.phase is not Phase.NOT_WRITTEN for attempt in attempts)
-        ends = [record for record in self.records if isinstance(record, SendFinished) and record.cancelled]
+        ends = [record for record in self.records if isinstance(record, CallFinished) and record.cancelled]
         assert len(ends) == has_begun
         if ends and is_alone:
             not_done = ends[0].outcome in (Outcome.NOT_SENT, Outcome.REFUSED)
             assert not (not_done and codes)
             assert blocked == pytest.approx(0.0 if not_done else WINDOW, abs=0.3)
+
+
+@attrs.frozen
+class Target:
+    """What is called and cancelled."""
+
+    client: KodmobiClient
+    session: str
+    creates: bool
+
+    @property
+    def endpoint(self) -> str:
+        return "create" if self.creates else "send"
+
+    @property
+    def asks(self) -> str:
+        """The endpoint that is asked about a lost response."""
+        return "create" if self.creates else "channels"
+
+    def call(self, **how: Any) -> Coroutine[Any, Any, SendResult | Session]:
+        if self.creates:
+            return self.client.create(RECIPIENT, channel=CHANNEL, send=True, **how)
+        return self.client.send(self.session, CHANNEL, **how)
+
+    async def remaining(self) -> float:
+        slot = slot_of(RECIPIENT) if self.creates else self.session
+        return await self.client._cooldowns.remaining(slot, CHANNEL)
 
 
 async def cancelled_before(turn: int, situation: Situation, notes: Notes, **settings: Any) -> bool:
@@ -256,24 +295,25 @@ async def cancelled_before(turn: int, situation: Situation, notes: Notes, **sett
         Emulator(session_lifetime=3600.0) as emulator,
         KodmobiClient(emulator.api_key, base_url=emulator.base_url, **situation.settings, **settings) as client,
     ):
-        session = emulator.add_session()
+        session = emulator.add_session(to=RECIPIENT)
+        target = Target(client, session, situation.creates)
         if situation.warm:
             await client.send(another(emulator), CHANNEL)
         others = await situation.before(emulator, client, session) if situation.before else []
         for fault in situation.faults:
-            emulator.script(fault)
+            emulator.script(fault, endpoint=target.endpoint)
         for fault in situation.channels:
-            emulator.script(fault, endpoint="channels")
+            emulator.script(fault, endpoint=target.asks)
         notes.records.clear()
-        began, blocked_before = loop.time(), await client.remaining(session, CHANNEL)
-        posts_before, codes_before = emulator.requests["send"], len(emulator.ledger)
+        began, blocked_before = loop.time(), await target.remaining()
+        posts_before, codes_before = emulator.requests[target.endpoint], len(emulator.ledger)
         posts_then: list[int] = []
 
-        sending = asyncio.ensure_future(client.send(session, CHANNEL, **situation.how))
+        sending = asyncio.ensure_future(target.call(**situation.how))
 
         def cancel() -> None:
             if sending.cancel():
-                posts_then.append(emulator.requests["send"] - posts_before)
+                posts_then.append(emulator.requests[target.endpoint] - posts_before)
 
         loop.before_turn(turn, cancel)
         await asyncio.wait([sending])
@@ -282,11 +322,11 @@ async def cancelled_before(turn: int, situation: Situation, notes: Notes, **sett
             return False
         assert sending.cancelled()  # and no error, or result, in its place
         ended = loop.time()
-        blocked = await client.remaining(session, CHANNEL)
+        blocked = await target.remaining()
 
         await asyncio.gather(*others)
         await asyncio.sleep(1.5)  # what is late comes in this time
-        posts = emulator.requests["send"] - posts_before
+        posts = emulator.requests[target.endpoint] - posts_before
         codes = [code for code in emulator.ledger[codes_before:] if code.session_id == session]
         # one request may have been under way to the service, and others send, too
         assert posts <= posts_then[0] + 1 + len(others)
@@ -295,20 +335,27 @@ async def cancelled_before(turn: int, situation: Situation, notes: Notes, **sett
         assert all(blocked >= code.at + WINDOW - ended - DUST for code in codes if code.at <= ended)
         if "hooks" in settings:
             alone = situation.before is None
-            notes.judge(posts=posts, codes=len(codes), blocked=blocked, has_begun=turn > 0, is_alone=alone)
+            # (what a create asks about a lost response is a create, too, and no attempt)
+            notes.judge(
+                posts=0 if situation.creates else posts,
+                codes=len(codes),
+                blocked=blocked,
+                has_begun=turn > 0,
+                is_alone=alone,
+            )
 
         # nothing that the cancelled call wanted is in the way of the next one
         emulator.clear_faults()
         await asyncio.sleep(max(0.0, blocked - 1.5))
-        assert isinstance(await client.send(session, CHANNEL, max_wait=61.0), SendResult)
+        assert (await target.call(max_wait=61.0)).attempts
         moments = [code.at for code in emulator.delivered(session, CHANNEL)]
         assert all(later - sooner >= WINDOW - DUST for sooner, later in itertools.pairwise(moments))
     return True
 
 
 @pytest.mark.parametrize("kind", ["plain", "observed", "borrowed"])
-@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.name)
-def test_a_send_cancelled_at_any_turn_is_cancelled_and_its_slot_is_right(situation: Situation, kind: str) -> None:
+@pytest.mark.parametrize("situation", [*SITUATIONS, *CREATES], ids=lambda situation: situation.name)
+def test_a_call_cancelled_at_any_turn_is_cancelled_and_its_slot_is_right(situation: Situation, kind: str) -> None:
     async def tried(turn: int) -> bool:
         notes = Notes()
         if kind == "observed":

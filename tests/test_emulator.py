@@ -103,6 +103,8 @@ async def test_its_repr_counts_and_never_shows_a_key(emulator: Emulator, http: a
         {"challenge": 5},
         {"create_in_window": "send"},
         {"create_existing": None},
+        {"keep": 0},
+        {"control": "off"},
     ],
 )
 def test_an_invalid_setting_is_refused(settings: dict[str, Any]) -> None:
@@ -143,9 +145,12 @@ async def test_a_port_in_use_is_an_error_that_leaves_nothing_behind(emulator: Em
     await other.aclose()
 
 
-def test_it_has_no_ledger_before_it_starts() -> None:
-    with pytest.raises(RuntimeError, match="not started"):
-        _ = Emulator().ledger
+def test_it_has_no_time_and_no_sessions_before_it_starts() -> None:
+    emulator = Emulator()
+    assert emulator.ledger == ()
+    for early in (emulator.add_session, emulator.clock.time, emulator.clock.date):
+        with pytest.raises(RuntimeError, match="not started"):
+            early()
 
 
 async def test_closing_ends_every_connection(emulator: Emulator) -> None:

@@ -83,6 +83,18 @@ async def test_the_last_code_is_the_one_delivered_last(emulator: Emulator, http:
     assert emulator.delivered(channel="sms", to=PHONE) == []
 
 
+async def test_deliveries_can_be_followed(emulator: Emulator, http: aiohttp.ClientSession) -> None:
+    await create(http, emulator)
+    arriving = emulator.deliveries()
+    session_id = (await create(http, emulator, EMAIL)).json["session_id"]
+    await send(http, emulator, session_id, "sms")
+    assert [await anext(arriving) for _ in range(2)] == emulator.delivered(to=EMAIL)
+    following = asyncio.ensure_future(anext(arriving))
+    await asyncio.sleep(1)
+    await create(http, emulator, type="whatsapp")
+    assert (await following).channel == "whatsapp"
+
+
 async def test_there_is_no_last_code_before_the_first(emulator: Emulator) -> None:
     with pytest.raises(LookupError) as caught:
         emulator.last_code(PHONE)

@@ -1,4 +1,4 @@
-"""The in-memory tracker: the contract, and what only it promises."""
+"""The in-memory tracker: the contract, and what this tracker alone promises."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tracker_contract import LEASE, OTHER, SESSION, TrackerContract
 
 from kodmobi_async import CooldownError, MemoryCooldownTracker, WrongLoopError
-from kodmobi_async._rules.cooldown import Deadlines
+from kodmobi_async._rules.deadlines import Deadlines
 from kodmobi_async.testing import VirtualClockLoop
 
 
@@ -34,7 +34,7 @@ async def test_the_end_of_a_window_is_exact(tracker: MemoryCooldownTracker) -> N
     assert await tracker.remaining(SESSION, "sms") == 0.0
 
 
-async def test_waiting_callers_are_granted_in_the_order_they_came(tracker: MemoryCooldownTracker) -> None:
+async def test_waiters_are_granted_the_slot_in_order(tracker: MemoryCooldownTracker) -> None:
     order: list[int] = []
 
     async def take(number: int) -> None:
@@ -46,12 +46,12 @@ async def test_waiting_callers_are_granted_in_the_order_they_came(tracker: Memor
     assert order == list(range(100))
 
 
-async def test_a_wait_that_ends_with_the_window_is_worth_it(tracker: MemoryCooldownTracker) -> None:
+async def test_a_wait_as_long_as_the_window_succeeds(tracker: MemoryCooldownTracker) -> None:
     await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), 60.0)
     await tracker.acquire(SESSION, "sms", lease=LEASE, max_wait=60.0)
 
 
-async def test_a_caller_who_comes_as_the_window_ends_does_not_overtake_those_in_line(
+async def test_a_caller_that_comes_as_the_window_ends_does_not_overtake_the_waiters(
     tracker: MemoryCooldownTracker,
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -65,7 +65,9 @@ async def test_a_caller_who_comes_as_the_window_ends_does_not_overtake_those_in_
     await waiting
 
 
-async def test_a_waiter_whose_bound_falls_on_the_windows_end_is_granted(tracker: MemoryCooldownTracker) -> None:
+async def test_a_waiter_whose_deadline_is_the_end_of_the_lease_is_granted_the_slot(
+    tracker: MemoryCooldownTracker,
+) -> None:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualClockLoop)
     held = await tracker.acquire(SESSION, "sms", lease=20.0)
@@ -75,6 +77,16 @@ async def test_a_waiter_whose_bound_falls_on_the_windows_end_is_granted(tracker:
     await tracker.release(held)
 
 
+async def test_a_waiter_whose_deadline_is_the_end_of_a_later_window_is_granted_the_slot(
+    tracker: MemoryCooldownTracker,
+) -> None:
+    held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+    waiting = asyncio.create_task(tracker.acquire(SESSION, "sms", lease=LEASE, max_wait=16.0))
+    await asyncio.sleep(8.0)
+    await tracker.start(held, 8.0)
+    await waiting
+
+
 async def test_a_start_after_the_release_still_blocks_the_slot(tracker: MemoryCooldownTracker) -> None:
     held = await tracker.acquire(SESSION, "sms", lease=LEASE)
     await tracker.release(held)
@@ -82,7 +94,7 @@ async def test_a_start_after_the_release_still_blocks_the_slot(tracker: MemoryCo
     assert await tracker.remaining(SESSION, "sms") == 60.0
 
 
-async def test_all_waiters_of_a_slot_may_go_away(tracker: MemoryCooldownTracker) -> None:
+async def test_a_slot_whose_waiters_are_all_cancelled_is_free(tracker: MemoryCooldownTracker) -> None:
     held = await tracker.acquire(SESSION, "sms", lease=LEASE)
     waiting = [asyncio.create_task(tracker.acquire(SESSION, "sms", lease=LEASE, max_wait=math.inf)) for _ in range(10)]
     await asyncio.sleep(1.0)
@@ -94,7 +106,7 @@ async def test_all_waiters_of_a_slot_may_go_away(tracker: MemoryCooldownTracker)
     assert len(tracker) == 0
 
 
-async def test_what_has_ended_is_forgotten_without_a_sweeper(tracker: MemoryCooldownTracker) -> None:
+async def test_windows_that_have_ended_are_forgotten_without_a_task_that_sweeps(tracker: MemoryCooldownTracker) -> None:
     """Ten minutes at 50 sends a second keep no more than a window's worth, and a tenth."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualClockLoop)
@@ -117,12 +129,12 @@ async def test_windows_of_any_length_do_not_keep_each_other_alive(tracker: Memor
     assert len(tracker) < 20
 
 
-async def test_a_tracker_says_how_much_it_keeps(tracker: MemoryCooldownTracker) -> None:
+async def test_the_repr_shows_how_many_slots_are_kept(tracker: MemoryCooldownTracker) -> None:
     await tracker.acquire(SESSION, "sms", lease=LEASE)
     assert repr(tracker) == "<MemoryCooldownTracker slots=1>"
 
 
-def test_windows_outlive_the_loop_that_began_them(tracker: MemoryCooldownTracker) -> None:
+def test_windows_outlive_the_loop_that_they_began_on(tracker: MemoryCooldownTracker) -> None:
     async def send() -> None:
         await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), 60.0)
 
@@ -158,7 +170,7 @@ def test_time_does_not_go_back_to_before_the_last_send_on_a_loop_that_was_closed
 
 
 def test_a_wait_on_a_loop_whose_clock_is_coarser_ends_all_the_same(tracker: MemoryCooldownTracker) -> None:
-    """A timer that rings a rounding error too early must not be set to that very moment again."""
+    """A timer that fires a rounding error too early must not be set to that very moment again."""
 
     async def send(times: int) -> None:
         for number in range(times):
@@ -170,7 +182,7 @@ def test_a_wait_on_a_loop_whose_clock_is_coarser_ends_all_the_same(tracker: Memo
             runner.run(send(30))
 
 
-def test_a_tracker_in_use_on_an_open_loop_refuses_another(tracker: MemoryCooldownTracker) -> None:
+def test_a_tracker_in_use_on_an_open_loop_refuses_another_loop(tracker: MemoryCooldownTracker) -> None:
     async def use() -> None:
         await tracker.remaining(SESSION, "sms")
 
@@ -191,7 +203,7 @@ def test_a_tracker_in_use_on_an_open_loop_refuses_another(tracker: MemoryCooldow
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_child_goes_on_with_its_parents_windows(tracker: MemoryCooldownTracker) -> None:
+def test_a_forked_child_keeps_its_parents_windows(tracker: MemoryCooldownTracker) -> None:
     async def send() -> None:
         await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), 60.0)
 
@@ -210,7 +222,7 @@ def test_a_forked_child_goes_on_with_its_parents_windows(tracker: MemoryCooldown
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_a_key_that_is_given_a_new_end_keeps_the_new_one() -> None:
+def test_a_key_whose_deadline_is_extended_keeps_the_new_one() -> None:
     deadlines = Deadlines()
     deadlines.extend("a", 10.0, 0.0)
     deadlines.extend("a", 100.0, 5.0)
@@ -222,8 +234,18 @@ def test_a_key_that_is_given_a_new_end_keeps_the_new_one() -> None:
     assert len(deadlines) < 5
 
 
-def test_a_key_whose_end_is_over_is_not_kept() -> None:
+def test_a_key_whose_deadline_has_passed_is_not_kept() -> None:
     deadlines = Deadlines()
     deadlines.extend("past", 1.0, 50.0)
     assert deadlines.left("past", 50.0) == 0.0
     assert len(deadlines) == 0
+
+
+def test_a_new_deadline_drops_a_few_keys_that_expired_in_whatever_second() -> None:
+    deadlines = Deadlines()
+    for second in range(1, 11):
+        deadlines.extend(f"key-{second}", float(second), 0.0)
+    deadlines.extend("new", 100.0, 50.0)
+    assert len(deadlines) == 3
+    deadlines.extend("newer", 100.0, 50.0)
+    assert len(deadlines) == 2

@@ -708,6 +708,139 @@ async def test_a_node_of_a_cluster_runs_the_scripts(node: Valkey) -> None:
         assert 59.0 < await tracker.remaining(SESSION, "sms") <= 60.0
 
 
+# -- what the service reports ------------------------------------------------------------------------------------------
+
+
+async def test_what_one_process_observes_is_refused_to_another(
+    tracker: RedisCooldownTracker, other: RedisCooldownTracker
+) -> None:
+    await tracker.observe(SESSION, "sms", 30.0)
+    assert 29.0 < await other.remaining(SESSION, "SMS") <= 30.0
+    with pytest.raises(CooldownError) as caught:
+        await other.acquire(SESSION, "sms", lease=LEASE)
+    assert 29.0 < caught.value.retry_after <= 30.0
+
+
+async def test_an_observation_lengthens_the_servers_window_and_never_shortens_it(
+    valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker
+) -> None:
+    await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), 30.0)
+    (key,) = keys(valkey)
+    with valkey.client() as client:
+        await other.observe(SESSION, "sms", 20.0)
+        assert 29_000 < client.pttl(key) <= 30_000
+        await other.observe(SESSION, "sms", 60.0)
+        assert 59_000 < client.pttl(key) <= 60_000
+
+
+async def test_an_observation_brings_back_the_longer_window_that_the_server_knows(
+    valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker
+) -> None:
+    await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), 60.0)
+    await other.observe(SESSION, "sms", 20.0)
+    before = valkey.scripts_run()
+    assert 59.0 < await other.remaining(SESSION, "sms") <= 60.0
+    assert valkey.scripts_run() == before
+
+
+async def test_an_observation_of_nothing_new_costs_no_round_trip(valkey: Valkey, tracker: RedisCooldownTracker) -> None:
+    await tracker.observe(SESSION, "sms", 60.0)
+    before = valkey.scripts_run()
+    for seconds in (50.0, 0.0, -1.0):
+        await tracker.observe(SESSION, "sms", seconds)
+        await tracker.observe(SESSION, "email", min(seconds, 0.0))
+    assert valkey.scripts_run() == before
+
+
+async def test_an_observation_leaves_a_reservation_of_another_process_alone(
+    valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker
+) -> None:
+    held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+    before = keys(valkey)
+    await other.observe(SESSION, "sms", 30.0)
+    assert keys(valkey) == before
+    await tracker.release(held)
+    await tracker.acquire(SESSION, "sms", lease=LEASE)
+    with pytest.raises(CooldownError):  # this process still knows
+        await other.acquire(SESSION, "sms", lease=LEASE)
+
+
+async def test_a_release_leaves_the_observed_window_behind(
+    valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker
+) -> None:
+    held = await tracker.acquire(SESSION, "sms", lease=LEASE)
+    waiting = asyncio.create_task(other.acquire(SESSION, "sms", lease=LEASE, max_wait=20.0))
+    await asyncio.sleep(0.1)
+    await tracker.observe(SESSION, "sms", 30.0)
+    await tracker.release(held)
+    assert list(keys(valkey).values()) == ["-"]
+    with pytest.raises(CooldownError) as caught:
+        await asyncio.wait_for(waiting, 1.0)
+    assert 29.0 < caught.value.retry_after <= 30.0
+
+
+async def test_a_wait_for_a_send_elsewhere_ends_with_the_observation_that_makes_it_hopeless(
+    tracker: RedisCooldownTracker, other: RedisCooldownTracker
+) -> None:
+    await tracker.acquire(SESSION, "sms", lease=LEASE)
+    waiting = asyncio.create_task(other.acquire(SESSION, "sms", lease=LEASE, max_wait=20.0))
+    await asyncio.sleep(0.1)
+    await other.observe(SESSION, "sms", 30.0)
+    with pytest.raises(CooldownError) as caught:
+        await asyncio.wait_for(waiting, 1.0)
+    assert 29.0 < caught.value.retry_after <= 30.0
+
+
+async def test_an_observation_without_the_server_holds_here_and_reaches_it_when_it_is_back(
+    valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker
+) -> None:
+    with paused(valkey):
+        await tracker.observe(SESSION, "sms", 30.0)
+        await tracker.observe(SESSION, "sms", 60.0)
+        assert 59.0 < await tracker.remaining(SESSION, "sms") <= 60.0
+    await back_to_normal(tracker)
+    assert 59.0 < await other.remaining(SESSION, "sms") <= 60.0
+
+
+async def test_of_observations_in_flight_the_longest_reaches_the_server(
+    valkey: Valkey, proxy: LossyProxy, unsure: RedisCooldownTracker
+) -> None:
+    proxy.lose_next = 2
+    await asyncio.gather(*(unsure.observe(SESSION, "sms", seconds) for seconds in (20.0, 60.0)))
+    await back_to_normal(unsure)
+    (key,) = keys(valkey)
+    with valkey.client() as client:
+        assert 59_000 < client.pttl(key) <= 60_000
+
+
+async def test_an_observation_reaches_the_server_even_if_the_caller_is_cancelled(
+    valkey: Valkey, tracker: RedisCooldownTracker
+) -> None:
+    task = asyncio.create_task(tracker.observe(SESSION, "sms", 30.0))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await back_to_normal(tracker)
+    assert list(keys(valkey).values()) == ["-"]
+
+
+async def test_a_reservation_that_is_given_up_with_its_reply_leaves_the_observed_window_behind(
+    valkey: Valkey, tracker: RedisCooldownTracker
+) -> None:
+    with paused(valkey):
+        task = asyncio.create_task(tracker.acquire(SESSION, "sms", lease=LEASE))
+        await asyncio.sleep(0.05)
+        observing = asyncio.create_task(tracker.observe(SESSION, "sms", 30.0))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await observing
+    await back_to_normal(tracker)
+    assert list(keys(valkey).values()) == ["-"]
+
+
 # -- cancellation ------------------------------------------------------------------------------------------------------
 
 

@@ -373,3 +373,185 @@ async def test_a_session_is_named_in_no_log_while_its_calls_wait_and_are_retried
     assert_discreet(all_logs)
     ours = [line for level, line in lines_of(all_logs) if "01K8…CBM2" in line and level == logging.DEBUG]
     assert len(ours) > 10
+
+
+# -- the rest of the login ---------------------------------------------------------------------------------------------
+
+PHONE: Final = "+14155557391"
+EMAIL: Final = "canary-jane@mail.example"
+CODE: Final = "739184"
+TOKEN: Final = "canary-token-5a6b7c8d"
+CHALLENGE: Final = "canary-challenge-1f2e3d"
+SECRET_KEY: Final = "canary-secret-0a1b2c3d"
+# what must be found nowhere; a number may come back without its plus sign
+PRIVATE: Final = (KEY, SECRET_KEY, PHONE.lstrip("+"), EMAIL, CODE, TOKEN, CHALLENGE)
+CALLS: Final[dict[str, Callable[[KodmobiClient], Any]]] = {
+    "create": lambda client: client.create(PHONE, challenge=CHALLENGE),
+    "create and send": lambda client: client.create(PHONE, channel="sms", send=True, challenge=CHALLENGE),
+    "create and send to an address": lambda client: client.create(EMAIL, send=True),
+    "send": lambda client: client.send(SESSION, "sms", challenge=CHALLENGE),
+    "send first": lambda client: client.send_first(SESSION, ["sms", "email"], challenge=CHALLENGE),
+    "check": lambda client: client.check(SESSION, CODE, challenge=CHALLENGE),
+    "verify": lambda client: client.verify(TOKEN),
+}
+ENDPOINTS: Final = {"create and send": "create", "create and send to an address": "create", "send first": "send"}
+
+
+# what each of them sends
+SENT: Final[dict[str, tuple[str, ...]]] = {
+    "create": (PHONE, CHALLENGE),
+    "create and send": (PHONE, CHALLENGE),
+    "create and send to an address": (EMAIL,),
+    "send": (CHALLENGE,),
+    "send first": (CHALLENGE,),
+    "check": (CODE, CHALLENGE),
+    "verify": (TOKEN,),
+}
+REPLIES: Final[dict[str, tuple[int, str | None]]] = {
+    "another shape": (200, None),
+    "a refusal": (400, "ERROR_BAD_REQUEST"),
+    "an unknown refusal": (418, "ERROR_{}"),
+    "a wrong code": (400, "ERROR_MESSAGE_WRONG_CODE"),
+    "too soon": (429, "ERROR_MESSAGE_ATTEMPT"),
+    "a limit": (429, None),
+    "trouble": (500, None),
+    "later": (503, None),
+    "a redirect": (302, None),
+}
+
+
+def reply_to(call: str, reply: str) -> Fault:
+    """A response that says again all that the request held, and whom the service knows the session to belong to."""
+    if reply not in REPLIES:
+        return {
+            "nothing": Fault.silence(),
+            "a cut connection": Fault.close(),
+            "garbage": Fault.malformed(" ".join(PRIVATE).encode() + b"\r\n\r\n"),
+        }[reply]
+    status, code = REPLIES[reply]
+    held = (*SENT[call], KEY)
+    said = " ".join((*held, PHONE, f"1 {PHONE[1:]}", EMAIL))
+    numbers = [int(each) for each in held if each.isdigit()]
+    body = {
+        "error": said,
+        "sys_message": code and code.format("_".join(held)),
+        "error_params": {"phone": PHONE, "held": said, "deep": [{each: [each] for each in held}, numbers]},
+        "errors": {"phone": [said], "email": EMAIL},
+    }
+    return Fault.answer(status, {"X-Request-Id": said, "X-Api-Key": KEY, "Retry-After": held[0]}, body)
+
+
+async def failed(call: str, client: KodmobiClient, meanwhile: Callable[..., object] | None = None) -> BaseException:
+    """Let a call fail, without a variable that holds anything private in this frame."""
+    calling: asyncio.Task[object] = asyncio.ensure_future(CALLS[call](client))
+    if meanwhile is not None:
+        await asyncio.sleep(1.0)
+        meanwhile(client, calling)
+    try:
+        await calling
+    except (KodmobiError, asyncio.CancelledError) as error:
+        return error
+    raise AssertionError("it did not fail")
+
+
+def assert_nothing_private(text: str) -> None:
+    found = [number for number, secret in enumerate(PRIVATE) if secret in text]
+    assert not found  # without the text itself, which would be the leak
+
+
+@pytest.mark.parametrize("pool", ["owned", "borrowed"])
+@pytest.mark.parametrize("reply", [*REPLIES, "nothing", "a cut connection", "garbage"])
+@pytest.mark.parametrize("call", CALLS)
+async def test_nothing_private_comes_out_of_a_failed_call(
+    call: str, reply: str, pool: str, all_logs: pytest.LogCaptureFixture
+) -> None:
+    tell_everything(asyncio.get_running_loop())
+    records: list[Record] = []
+    async with Emulator(api_key=KEY, secret_key=SECRET_KEY) as emulator:
+        emulator.add_session(SESSION)
+        for endpoint in (ENDPOINTS.get(call, call), "channels"):
+            emulator.script(reply_to(call, reply), times=20, endpoint=endpoint)
+        borrowed = aiohttp.ClientSession() if pool == "borrowed" else None
+        async with KodmobiClient(
+            KEY,
+            secret_key=SECRET_KEY,
+            base_url=emulator.base_url,
+            session=borrowed,
+            hooks=[LoggingHook(), records.append],
+        ) as client:
+            error = await failed(call, client)
+            assert_nothing_private(repr(client))
+        if borrowed is not None:
+            await borrowed.close()
+    assert isinstance(error, KodmobiError)
+    assert_nothing_private(shown_by(error))
+    assert_nothing_private(repr(records) + repr([attrs.asdict(record) for record in records]))
+    lines = lines_of(all_logs)
+    assert_nothing_private(repr(lines))
+    assert not [level for level, line in lines if SESSION[:8].lower() in line.lower()]
+
+
+@pytest.mark.parametrize("meanwhile", [cancel, close])
+@pytest.mark.parametrize("call", CALLS)
+async def test_nothing_private_comes_out_of_a_call_that_was_ended(
+    call: str, meanwhile: Callable[..., object], all_logs: pytest.LogCaptureFixture
+) -> None:
+    tell_everything(asyncio.get_running_loop())
+    async with Emulator(api_key=KEY, secret_key=SECRET_KEY) as emulator:
+        emulator.add_session(SESSION)
+        emulator.script(Fault.silence(), endpoint=ENDPOINTS.get(call, call))
+        async with KodmobiClient(
+            KEY, secret_key=SECRET_KEY, base_url=emulator.base_url, hooks=[LoggingHook()]
+        ) as client:
+            error = await failed(call, client, meanwhile)
+    assert_nothing_private(shown_by(error))
+    assert_nothing_private(repr(lines_of(all_logs)))
+
+
+INVALID: Final[dict[str, Callable[[KodmobiClient], Any]]] = {
+    "a number without its country": lambda client: client.create("415 555 7391 739184"),
+    "a wrong address": lambda client: client.create("canary-jane@mail.example@"),
+    "a wrong code": lambda client: client.check(SESSION, "739184 canary-token-5a6b7c8d"),
+    "a wrong token": lambda client: client.verify("canary-token-5a6b7c8d\n"),
+    "a wrong challenge": lambda client: client.send(SESSION, "sms", challenge="canary-challenge-1f2e3d\n"),
+    "a wrong challenge of a check": lambda client: client.check(SESSION, CODE, challenge="canary-challenge-1f2e3d\n"),
+    "a wrong challenge of a create": lambda client: client.create(PHONE, challenge="canary-challenge-1f2e3d\n"),
+    "no such channel": lambda client: client.create(PHONE, channel="?"),
+    "no boolean": lambda client: client.create(PHONE, send="yes"),  # type: ignore[arg-type]
+    "no bounds": lambda client: client.verify(TOKEN, timeout=-1),
+    "no session": lambda client: client.check("x", CODE),
+}
+
+
+@pytest.mark.parametrize("name", INVALID)
+async def test_nothing_private_comes_out_of_an_input_that_is_refused(name: str) -> None:
+    async with KodmobiClient(KEY, secret_key=SECRET_KEY, base_url="http://127.0.0.1:9") as client:
+        try:
+            await INVALID[name](client)
+        except (InvalidRequestError, ConfigurationError) as error:
+            caught = error
+    shown = shown_by(caught)
+    assert_nothing_private(shown)
+    assert "4155557391" not in shown
+    assert "canary" not in shown
+
+
+@pytest.mark.parametrize("settings", [{"secret_key": f"{SECRET_KEY}\n"}, {"proxy": f"socks://{KEY}:{CODE}@x"}])
+def test_a_client_that_cannot_be_built_gives_no_other_secret_away(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        KodmobiClient(**{"api_key": KEY, **settings})
+    assert_nothing_private(shown_behind_this_frame(caught.value))
+
+
+async def test_the_reprs_of_results_hold_nothing_private() -> None:
+    async with Emulator(api_key=KEY, secret_key=SECRET_KEY) as emulator:
+        async with KodmobiClient(KEY, secret_key=SECRET_KEY, base_url=emulator.base_url) as client:
+            session = await client.create(PHONE, channel="sms", send=True)
+            checked = await client.check(session.session_id, emulator.last_code(PHONE))
+            user = await client.verify(checked.verify_token)
+            settings = await client.settings()
+        code = emulator.last_code(PHONE)
+    shown = f"{session!r} {checked!r} {user!r} {settings!r} {emulator!r}"
+    assert_nothing_private(shown)
+    assert not any(secret in shown for secret in (code, checked.verify_token, str(session.session_id)))
+    assert "+1•••••7391" in repr(user)

@@ -26,6 +26,7 @@ import pytest
 import trustme
 
 from kodmobi_async import (
+    ConfigurationError,
     CooldownError,
     KodmobiClient,
     Outcome,
@@ -302,6 +303,22 @@ async def borrowing(base_url: str, tls: Any = True, proxy: str | None = None) ->
         yield KodmobiClient(KEY, base_url=base_url, session=session)
 
 
+@contextlib.asynccontextmanager
+async def owning(base_url: str, tls: Any = True, proxy: str | None = None) -> AsyncIterator[KodmobiClient]:
+    async with KodmobiClient(KEY, base_url=base_url, ssl=None if tls is True else tls, proxy=proxy) as client:
+        yield client
+
+
+Connecting: TypeAlias = Callable[..., contextlib.AbstractAsyncContextManager[KodmobiClient]]
+
+
+@pytest.fixture(params=[owning, borrowing], ids=["owned", "borrowed"])
+def connecting(request: pytest.FixtureRequest) -> Connecting:
+    """Return what opens a client: with a pool of its own, or with a borrowed session."""
+    made: Connecting = request.param
+    return made
+
+
 @pytest.fixture
 async def emulator() -> AsyncIterator[Emulator]:
     async with Emulator(api_key=KEY) as emulator:
@@ -333,11 +350,13 @@ class Row:
     permanent: bool
     reason: str
     tls: Callable[[Certificates], Any] = _as_ever
-    """What a borrowed session is told of TLS."""
+    """What the client is told of TLS."""
+    is_only_borrowed: bool = False
+    """It is told in a way that only a borrowed session takes."""
 
     @property
     def pools(self) -> tuple[str, ...]:
-        return ("owned", "borrowed") if self.tls is _as_ever else ("borrowed",)
+        return ("borrowed",) if self.is_only_borrowed else ("owned", "borrowed")
 
 
 ROWS = [
@@ -367,6 +386,7 @@ ROWS = [
         permanent=True,
         reason="not the expected one",
         tls=lambda _: aiohttp.Fingerprint(bytes(32)),
+        is_only_borrowed=True,
     ),
     Row(
         "no common version, says the server",
@@ -407,8 +427,8 @@ ROWS = [
 async def test_a_handshake_that_fails_sends_nothing(row: Row, pool: str, certificates: Certificates) -> None:
     async with Door(row.greet(certificates)) as door:
         base_url = f"https://127.0.0.1:{door.port}/session"
-        owned = KodmobiClient(KEY, base_url=base_url) if pool == "owned" else None
-        async with owned or borrowing(base_url, row.tls(certificates)) as client:
+        connecting = owning if pool == "owned" else borrowing
+        async with connecting(base_url, row.tls(certificates)) as client:
             error = await assert_nothing_is_sent(client, door, permanent=row.permanent)
         assert row.reason in str(error)
 
@@ -429,12 +449,12 @@ async def test_https_to_the_emulators_own_plain_port_sends_nothing(emulator: Emu
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_a_trusted_service_is_sent_to(
-    version: ssl.TLSVersion, certificates: Certificates, emulator: Emulator, session: str
+    version: ssl.TLSVersion, certificates: Certificates, emulator: Emulator, session: str, connecting: Connecting
 ) -> None:
     context = certificates.particular(minimum_version=version, maximum_version=version)
     async with (
         Door(encrypted(context, emulator.port)) as door,
-        borrowing(f"https://127.0.0.1:{door.port}/session", certificates.client()) as client,
+        connecting(f"https://127.0.0.1:{door.port}/session", certificates.client()) as client,
     ):
         result = await client.send(session, "telegram")
         await client.send(session, "sms")
@@ -455,12 +475,12 @@ LOST_ANSWERS = [
 
 @pytest.mark.parametrize("fault", LOST_ANSWERS)
 async def test_a_lost_answer_under_tls_is_unknown(
-    fault: Fault, certificates: Certificates, emulator: Emulator, session: str
+    fault: Fault, certificates: Certificates, emulator: Emulator, session: str, connecting: Connecting
 ) -> None:
     emulator.script(fault, times=100, endpoint=None)
     async with (
         Door(encrypted(certificates.server(), emulator.port)) as door,
-        borrowing(f"https://127.0.0.1:{door.port}/session", certificates.client()) as client,
+        connecting(f"https://127.0.0.1:{door.port}/session", certificates.client()) as client,
     ):
         await assert_unknown(client, session)
     assert emulator.requests["send"] >= 1
@@ -468,12 +488,12 @@ async def test_a_lost_answer_under_tls_is_unknown(
 
 @pytest.mark.parametrize("fault", LOST_ANSWERS)
 async def test_a_lost_answer_under_tls_is_asked_for_and_the_request_repeated(
-    fault: Fault, certificates: Certificates, emulator: Emulator, session: str
+    fault: Fault, certificates: Certificates, emulator: Emulator, session: str, connecting: Connecting
 ) -> None:
     emulator.script(fault)
     async with (
         Door(encrypted(certificates.server(), emulator.port)) as door,
-        borrowing(f"https://127.0.0.1:{door.port}/session", certificates.client()) as client,
+        connecting(f"https://127.0.0.1:{door.port}/session", certificates.client()) as client,
     ):
         result = await client.send(session, "telegram")
     assert result.attempts == 2
@@ -481,12 +501,14 @@ async def test_a_lost_answer_under_tls_is_asked_for_and_the_request_repeated(
     assert len(emulator.delivered(session)) == 1
 
 
-async def test_a_client_certificate_that_is_wanted_under_tls_1_3_is_unknown(certificates: Certificates) -> None:
+async def test_a_client_certificate_that_is_wanted_under_tls_1_3_is_unknown(
+    certificates: Certificates, connecting: Connecting
+) -> None:
     """Under TLS 1.3 the client learns of it only after its request went out; the server has seen none of it."""
     context = certificates.wants_to_know_the_client(ssl.TLSVersion.TLSv1_3)
     async with (
         Door(encrypted(context)) as door,
-        borrowing(f"https://127.0.0.1:{door.port}/session", certificates.client()) as client,
+        connecting(f"https://127.0.0.1:{door.port}/session", certificates.client()) as client,
     ):
         await assert_unknown(client, SESSION)
     assert door.heard == []
@@ -625,10 +647,12 @@ PROXY_ROWS = [
 
 
 @pytest.mark.parametrize("row", PROXY_ROWS, ids=lambda row: row.name)
-async def test_a_tunnel_that_is_not_opened_sends_nothing(row: Row, certificates: Certificates) -> None:
+async def test_a_tunnel_that_is_not_opened_sends_nothing(
+    row: Row, certificates: Certificates, connecting: Connecting
+) -> None:
     async with (
         Door(row.greet(certificates)) as proxy,
-        borrowing("https://127.0.0.1:9/session", certificates.client(), f"http://127.0.0.1:{proxy.port}") as client,
+        connecting("https://127.0.0.1:9/session", certificates.client(), f"http://127.0.0.1:{proxy.port}") as client,
     ):
         error = await assert_nothing_is_sent(client, proxy, permanent=row.permanent)
     assert row.reason in str(error)
@@ -636,27 +660,20 @@ async def test_a_tunnel_that_is_not_opened_sends_nothing(row: Row, certificates:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_a_proxy_that_refuses_connections_is_tried_again_and_sends_nothing(scheme: str) -> None:
+async def test_a_proxy_that_refuses_connections_sends_nothing(scheme: str, connecting: Connecting) -> None:
     async with Door(turns_away) as gone:
         pass
-    retries: list[float] = []
-    async with aiohttp.ClientSession(proxy=f"http://127.0.0.1:{gone.port}") as session:
-        client = KodmobiClient(
-            KEY,
-            base_url=f"{scheme}://127.0.0.1:9/session",
-            session=session,
-            hooks=[lambda record: retries.append(0.0) if type(record).__name__ == "RetryScheduled" else None],
-        )
+    async with connecting(f"{scheme}://127.0.0.1:9/session", proxy=f"http://127.0.0.1:{gone.port}") as client:
         with pytest.raises(TransportError, match="the proxy cannot be connected to") as caught:
             await client.send(SESSION, "telegram")
         assert caught.value.outcome is Outcome.NOT_SENT
         assert holds_no_key(caught.value)
-        assert len(retries) == 3
+        assert "no time is left" not in str(caught.value)
         assert await client.remaining(SESSION, "telegram") == 0
 
 
 async def test_a_tunnel_that_is_opened_the_second_time_is_sent_through(
-    certificates: Certificates, emulator: Emulator, session: str
+    certificates: Certificates, emulator: Emulator, session: str, connecting: Connecting
 ) -> None:
     async with Door(encrypted(certificates.server(), emulator.port)) as service:
         closed_or_open = iter([replies(b"HTTP/1.1 502 Bad Gateway\r\n\r\n"), tunnels(service.port)])
@@ -666,7 +683,9 @@ async def test_a_tunnel_that_is_opened_the_second_time_is_sent_through(
 
         async with (
             Door(greet) as proxy,
-            borrowing("https://127.0.0.1:9/session", certificates.client(), f"http://127.0.0.1:{proxy.port}") as client,
+            connecting(
+                "https://127.0.0.1:9/session", certificates.client(), f"http://127.0.0.1:{proxy.port}"
+            ) as client,
         ):
             result = await client.send(session, "telegram")
     assert result.attempts == 2
@@ -684,11 +703,11 @@ class Tunnel:
 
 
 @pytest.fixture
-async def tunnel(certificates: Certificates, emulator: Emulator) -> AsyncIterator[Tunnel]:
+async def tunnel(certificates: Certificates, emulator: Emulator, connecting: Connecting) -> AsyncIterator[Tunnel]:
     async with (
         Door(encrypted(certificates.server(), emulator.port)) as service,
         Door(tunnels(service.port)) as proxy,
-        borrowing("https://127.0.0.1:9/session", certificates.client(), f"http://127.0.0.1:{proxy.port}") as client,
+        connecting("https://127.0.0.1:9/session", certificates.client(), f"http://127.0.0.1:{proxy.port}") as client,
     ):
         yield Tunnel(proxy, service, client)
 
@@ -738,30 +757,30 @@ def _posts(proxy: Door) -> int:
         pytest.param(replies(b"garbage\r\n\r\n"), id="garbage"),
     ],
 )
-async def test_a_plain_proxy_that_fails_after_the_request_is_unknown(reply: Greeting) -> None:
+async def test_a_plain_proxy_that_fails_after_the_request_is_unknown(reply: Greeting, connecting: Connecting) -> None:
     """Nobody knows whether it had passed the request on."""
     async with (
         Door(reply) as proxy,
-        borrowing("http://127.0.0.1:9/session", proxy=f"http://127.0.0.1:{proxy.port}") as client,
+        connecting("http://127.0.0.1:9/session", proxy=f"http://127.0.0.1:{proxy.port}") as client,
     ):
         await assert_unknown(client, SESSION)
     assert _posts(proxy) == 4
 
 
-async def test_a_plain_proxys_502_is_told_as_the_cause() -> None:
+async def test_a_plain_proxys_502_is_told_as_the_cause(connecting: Connecting) -> None:
     async with (
         Door(replies(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")) as proxy,
-        borrowing("http://127.0.0.1:9/session", proxy=f"http://127.0.0.1:{proxy.port}") as client,
+        connecting("http://127.0.0.1:9/session", proxy=f"http://127.0.0.1:{proxy.port}") as client,
     ):
         error = await assert_unknown(client, SESSION)
     assert isinstance(error.__cause__, ServerError)
     assert error.__cause__.status == 502
 
 
-async def test_a_plain_proxy_that_wants_credentials_refuses() -> None:
+async def test_a_plain_proxy_that_wants_credentials_refuses(connecting: Connecting) -> None:
     async with (
         Door(replies(b"HTTP/1.1 407 Who?\r\nContent-Length: 0\r\n\r\n")) as proxy,
-        borrowing("http://127.0.0.1:9/session", proxy=f"http://127.0.0.1:{proxy.port}") as client,
+        connecting("http://127.0.0.1:9/session", proxy=f"http://127.0.0.1:{proxy.port}") as client,
     ):
         with pytest.raises(ResponseError) as caught:
             await client.send(SESSION, "telegram")
@@ -772,7 +791,7 @@ async def test_a_plain_proxy_that_wants_credentials_refuses() -> None:
     assert _posts(proxy) == 1
 
 
-async def test_through_a_plain_proxy_a_send_succeeds(emulator: Emulator, session: str) -> None:
+async def test_through_a_plain_proxy_a_send_succeeds(emulator: Emulator, session: str, connecting: Connecting) -> None:
     async def passes_on(visitor: Visitor) -> None:
         request = await visitor.speaks(b"}")
         reader, writer = await asyncio.open_connection("127.0.0.1", emulator.port)
@@ -785,7 +804,75 @@ async def test_through_a_plain_proxy_a_send_succeeds(emulator: Emulator, session
 
     async with (
         Door(passes_on) as proxy,
-        borrowing("http://127.0.0.1:9/session", proxy=f"http://127.0.0.1:{proxy.port}") as client,
+        connecting("http://127.0.0.1:9/session", proxy=f"http://127.0.0.1:{proxy.port}") as client,
     ):
         result = await client.send(session, "telegram")
     assert result.attempts == _posts(proxy) == len(emulator.delivered(session)) == 1
+
+
+# -- a proxy with credentials, a proxy behind TLS ----------------------------------------------------------------------
+
+CREDENTIALS: Final = "canary-user:canary%40password"
+# their Base64
+AUTHORIZATION: Final = b"Basic Y2FuYXJ5LXVzZXI6Y2FuYXJ5QHBhc3N3b3Jk"
+
+
+@pytest.mark.parametrize("proxied_by", ["http", "https"])
+async def test_credentials_open_a_proxy_and_show_up_nowhere(
+    proxied_by: str, certificates: Certificates, emulator: Emulator, session: str, connecting: Connecting
+) -> None:
+    async with Door(encrypted(certificates.server(), emulator.port)) as service, contextlib.AsyncExitStack() as stack:
+        proxy = await stack.enter_async_context(Door(tunnels(service.port)))
+        port = proxy.port
+        if proxied_by == "https":
+            port = (await stack.enter_async_context(Door(encrypted(certificates.server(), proxy.port)))).port
+        url = f"{proxied_by}://{CREDENTIALS}@127.0.0.1:{port}"
+        client = await stack.enter_async_context(connecting("https://127.0.0.1:9/session", certificates.client(), url))
+        result = await client.send(session, "telegram")
+        assert "canary" not in repr(client)
+    assert result.attempts == 1
+    assert len(emulator.delivered(session)) == 1
+    assert b"Proxy-Authorization: " + AUTHORIZATION in proxy.heard[0]
+
+
+async def test_credentials_open_a_plain_proxy_with_each_request(connecting: Connecting) -> None:
+    async with Door(replies(b"HTTP/1.1 407 Who?\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")) as proxy:
+        url = f"http://{CREDENTIALS}@127.0.0.1:{proxy.port}"
+        async with connecting("http://127.0.0.1:9/session", proxy=url) as client:
+            for channel in ("telegram", "sms"):
+                with pytest.raises(ResponseError) as caught:
+                    await client.send(SESSION, channel)
+                assert "canary-user" not in f"{caught.value!r} {vars(caught.value)!r}"
+    assert _posts(proxy) == 2
+    assert all(b"Proxy-Authorization: " + AUTHORIZATION in words for words in proxy.heard)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "socks5://127.0.0.1:1080",
+        "127.0.0.1:3128",
+        "http://",
+        "http://proxy.example:port",
+        "http://proxy.example/path?query",
+        "http://us er@proxy.example",
+        "",
+        7,
+    ],
+)
+def test_what_is_no_address_of_a_proxy_is_refused(proxy: Any) -> None:
+    with pytest.raises(ConfigurationError, match="proxy takes an address like"):
+        KodmobiClient(KEY, proxy=proxy)
+
+
+@pytest.mark.parametrize("setting", [{"ssl": ssl.create_default_context()}, {"proxy": "http://127.0.0.1:1"}])
+async def test_a_borrowed_session_brings_settings_of_its_own(setting: dict[str, Any]) -> None:
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(ConfigurationError, match="brings"):
+            KodmobiClient(KEY, session=session, **setting)
+
+
+@pytest.mark.parametrize("context", [True, False, "authority.pem", aiohttp.Fingerprint(bytes(32))])
+def test_what_is_no_context_is_refused(context: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"ssl takes an ssl\.SSLContext"):
+        KodmobiClient(KEY, ssl=context)

@@ -1,6 +1,6 @@
-"""The in-memory tracker against a reference that is too simple to be wrong, in whatever order things happen.
+"""The in-memory tracker against a reference that is too simple to be wrong, whatever the order of events.
 
-The reference knows a slot's holder, its block and its line, and looks at nothing but the time. Times are whole 1024ths
+The reference knows a slot's holder, its window and its queue, and nothing but the time. Times are whole 1024ths
 of a second, which sums of floats hold exactly, so both have to agree to the last bit about the end of every window.
 """
 
@@ -54,22 +54,22 @@ pauses = st.one_of(st.sampled_from((0.0, MOMENT, 1.0, 5.0, 29.0, 30.0)), near_th
 
 @attrs.define(eq=False)
 class Caller:
-    """Somebody who asks for a slot, and what becomes of that."""
+    """A caller of `acquire`, and how the call ends."""
 
     lease: float
     deadline: float
     holds_until: float | None = None
-    turned_away_for: float | None = None
+    refused_for: float | None = None
     task: asyncio.Task[Reservation] | None = None
 
 
 @attrs.define(eq=False)
 class Slot:
-    """Who holds it, until when it is blocked, and who waits. Time is passed in."""
+    """The holder of a slot, the end of its window, and its queue. Time is passed in."""
 
     holder: Caller | None = None
     blocked_until: float = -math.inf
-    line: list[Caller] = attrs.Factory(list[Caller])
+    queue: list[Caller] = attrs.Factory(list[Caller])
     now: float = 0.0
 
     def held_until(self) -> float:
@@ -78,48 +78,57 @@ class Slot:
     def free_at(self) -> float:
         return max(self.held_until(), self.blocked_until)
 
-    def remaining(self) -> float:
-        return WINDOW if self.held_until() > self.now else max(0.0, self.blocked_until - self.now)
+    def grants_on_release(self) -> bool:
+        return bool(self.queue) and self.holder is not None and self.blocked_until <= self.now
 
-    def pass_to(self, now: float) -> None:
-        """Let happen what happens until ``now``: the first in line is granted a free slot, the late are turned away."""
-        while self.line:
-            moment = min(max(self.free_at(), self.now), *(caller.deadline for caller in self.line))
+    def remaining(self) -> float:
+        blocked = max(0.0, self.blocked_until - self.now)
+        return max(WINDOW, blocked) if self.held_until() > self.now else blocked
+
+    def advance(self, now: float) -> None:
+        """Advance to ``now``: free slots go to the first waiters, and waiters are refused at their deadlines."""
+        while self.queue:
+            moment = min(max(self.free_at(), self.now), *(caller.deadline for caller in self.queue))
             if moment > now:
                 break
             self.now = moment
             if self.free_at() <= moment:
-                self.grant(self.line.pop(0))
-            self.turn_away(moment)
+                self.grant(self.queue.pop(0))
+            self.refuse_until(moment)
         self.now = now
 
     def grant(self, caller: Caller) -> None:
         self.holder, caller.holds_until = caller, self.now + caller.lease
 
-    def turn_away(self, latest: float) -> None:
-        for caller in [caller for caller in self.line if caller.deadline <= latest]:
-            self.line.remove(caller)
-            caller.turned_away_for = self.remaining()
+    def refuse_until(self, latest: float) -> None:
+        for caller in [caller for caller in self.queue if caller.deadline <= latest]:
+            self.queue.remove(caller)
+            caller.refused_for = self.remaining()
 
-    def ask(self, caller: Caller) -> None:
+    def acquire(self, caller: Caller) -> None:
         if self.free_at() <= self.now:
             self.grant(caller)
-        elif caller.deadline <= self.now or (self.held_until() <= self.now and caller.deadline < self.blocked_until):
-            caller.turned_away_for = self.remaining()
+        elif caller.deadline <= self.now or caller.deadline < self.blocked_until:
+            caller.refused_for = self.remaining()
         else:
-            self.line.append(caller)
+            self.queue.append(caller)
 
     def start(self, caller: Caller, window: float) -> None:
         if self.holder is caller or self.held_until() <= self.now:
             self.holder = None
             self.blocked_until = max(self.blocked_until, self.now + window)
-            self.turn_away(math.nextafter(self.now + window, -math.inf))
-            self.pass_to(self.now)
+            self.refuse_until(math.nextafter(self.now + window, -math.inf))
+            self.advance(self.now)
+
+    def observe(self, seconds: float) -> None:
+        if self.now + seconds > max(self.blocked_until, self.now):
+            self.blocked_until = self.now + seconds
+            self.refuse_until(math.nextafter(self.blocked_until, -math.inf))
 
     def release(self, caller: Caller) -> None:
         if self.holder is caller:
             self.holder = None
-            self.pass_to(self.now)
+            self.advance(self.now)
 
 
 async def a_few_turns() -> None:
@@ -131,7 +140,7 @@ async def a_few_turns() -> None:
 
 
 class TrackerMachine(RuleBasedStateMachine):
-    """Do something to the tracker and to the reference, and compare."""
+    """Do the same to the tracker and to the reference, and compare."""
 
     steps = 0
 
@@ -143,7 +152,7 @@ class TrackerMachine(RuleBasedStateMachine):
         self.callers: list[tuple[str, Caller]] = []
 
     def run(self, *work: Coroutine[Any, Any, object]) -> None:
-        """Do some work in one turn of the loop, and let it have its effects."""
+        """Run coroutines in one turn of the loop, and let them take effect."""
 
         async def main() -> None:
             for one in work:
@@ -153,29 +162,29 @@ class TrackerMachine(RuleBasedStateMachine):
         self.loop.run_until_complete(main())
         type(self).steps += 1
 
-    def ask(self, pair: tuple[str, str], lease: float, max_wait: float) -> None:
+    def acquire(self, pair: tuple[str, str], lease: float, max_wait: float) -> None:
         session, channel = pair
         caller = Caller(lease, self.loop.time() + max_wait)
         acquiring = self.tracker.acquire(session, channel, lease=lease, max_wait=max_wait)
         caller.task = self.loop.create_task(acquiring)
-        self.slots[session].ask(caller)
+        self.slots[session].acquire(caller)
         self.callers.append((session, caller))
         self.run()
 
     @rule(pair=pairs, lease=leases)
-    def ask_and_do_not_wait(self, pair: tuple[str, str], lease: float) -> None:
-        self.ask(pair, lease, 0.0)
+    def acquire_without_waiting(self, pair: tuple[str, str], lease: float) -> None:
+        self.acquire(pair, lease, 0.0)
 
     @rule(pair=pairs, lease=leases, max_wait=waits)
-    def ask_and_wait(self, pair: tuple[str, str], lease: float, max_wait: float) -> None:
-        self.ask(pair, lease, max_wait)
+    def acquire_and_wait(self, pair: tuple[str, str], lease: float, max_wait: float) -> None:
+        self.acquire(pair, lease, max_wait)
 
     def holders(self) -> list[tuple[str, Caller]]:
-        """Return all that were ever granted a slot, a long time ago or just now."""
+        """Return all callers that were ever granted a slot."""
         return [(session, caller) for session, caller in self.callers if caller.holds_until is not None]
 
     def waiters(self) -> list[Caller]:
-        return [caller for slot in self.slots.values() for caller in slot.line]
+        return [caller for slot in self.slots.values() for caller in slot.queue]
 
     @precondition(lambda self: self.holders())
     @rule(data=st.data(), window=windows)
@@ -191,22 +200,28 @@ class TrackerMachine(RuleBasedStateMachine):
         self.slots[session].release(caller)
         self.run(self.tracker.release(reservation_of(caller)))
 
+    @rule(pair=pairs, seconds=windows)
+    def observe(self, pair: tuple[str, str], seconds: float) -> None:
+        self.slots[pair[0]].observe(seconds)
+        self.run(self.tracker.observe(*pair, seconds))
+
     @precondition(lambda self: self.waiters())
     @rule(data=st.data())
     def cancel_a_waiter(self, data: st.DataObject) -> None:
         caller = data.draw(st.sampled_from(self.waiters()))
         for slot in self.slots.values():
-            if caller in slot.line:
-                slot.line.remove(caller)
+            if caller in slot.queue:
+                slot.queue.remove(caller)
         task_of(caller).cancel()
         self.run()
 
-    @precondition(lambda self: any(slot.line and slot.holder for slot in self.slots.values()))
+    @precondition(lambda self: any(slot.grants_on_release() for slot in self.slots.values()))
     @rule()
     def cancel_a_waiter_in_the_turn_of_its_grant(self) -> None:
         for slot in self.slots.values():
-            if slot.line and slot.holder:
-                holder, first = slot.holder, slot.line[0]
+            if slot.grants_on_release():
+                holder, first = slot.holder, slot.queue[0]
+                assert holder is not None
                 slot.release(holder)
                 slot.release(first)
                 first.holds_until = None
@@ -221,11 +236,11 @@ class TrackerMachine(RuleBasedStateMachine):
     def pass_time(self, seconds: float) -> None:
         now = self.loop.time() + seconds
         for slot in self.slots.values():
-            slot.pass_to(now)
+            slot.advance(now)
         self.run(asyncio.sleep(seconds))
         assert self.loop.time() == now
 
-    # a rule, and no invariant: what the tracker clears away when it is asked must not matter
+    # a rule, not an invariant: what the tracker clears away when it looks must not matter
     @rule(pair=pairs)
     def look(self, pair: tuple[str, str]) -> None:
         self.compare_remaining(*pair)
@@ -236,13 +251,13 @@ class TrackerMachine(RuleBasedStateMachine):
         assert remaining == self.slots[session].remaining()
 
     @invariant()
-    def all_callers_fare_the_same(self) -> None:
+    def all_calls_end_alike(self) -> None:
         for _, caller in self.callers:
             task = task_of(caller)
-            if caller.turned_away_for is not None:
+            if caller.refused_for is not None:
                 error = task.exception()
                 assert isinstance(error, CooldownError)
-                assert error.retry_after == caller.turned_away_for
+                assert error.retry_after == caller.refused_for
             elif caller.holds_until is not None:
                 assert isinstance(reservation_of(caller), Reservation)
             else:
@@ -279,7 +294,7 @@ def test_the_tracker_does_what_the_reference_does() -> None:
     assert TrackerMachine.steps >= (100_000 if THOROUGH else RUNS)
 
 
-# -- a long line -------------------------------------------------------------------------------------------------------
+# -- a long queue ------------------------------------------------------------------------------------------------------
 
 
 async def test_ten_thousand_waiters_of_one_slot_are_served_in_order_one_a_window() -> None:

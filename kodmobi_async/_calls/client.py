@@ -6,7 +6,6 @@ Above 300 lines: these docstrings are the reference of the public surface, and b
 from __future__ import annotations
 
 import asyncio
-import functools
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import attrs
@@ -21,11 +20,12 @@ from kodmobi_async._calls.login import Check, Verify, channels_call, list_channe
 from kodmobi_async._calls.send import Send, Sends
 from kodmobi_async._calls.slots import SessionEnds, Slots
 from kodmobi_async._io.transport import Transport
-from kodmobi_async._rules.cooldown import LoopClock, MemoryCooldownTracker
+from kodmobi_async._rules.clock import LoopClock
+from kodmobi_async._rules.cooldown import MemoryCooldownTracker
 from kodmobi_async._rules.normalize import normalize_code
 from kodmobi_async._rules.requests import canonical_channel, canonical_recipient, canonical_session_id, check_token
 from kodmobi_async._values.addresses import resolve_base_url
-from kodmobi_async._values.errors import ConfigurationError
+from kodmobi_async._values.errors import ConfigurationError, InvalidRequestError
 from kodmobi_async._values.hooks import Hook, check_hooks
 from kodmobi_async._values.redaction import Redaction
 from kodmobi_async._values.settings import (
@@ -53,8 +53,8 @@ if TYPE_CHECKING:
 
     from kodmobi_async._calls.run import Requests
     from kodmobi_async._rules.cooldown import CooldownTracker
+    from kodmobi_async._values.channel import Channel
     from kodmobi_async._values.models import (
-        Channel,
         CheckResult,
         ProjectSettings,
         SendResult,
@@ -201,11 +201,12 @@ class KodmobiClient:
             ConfigurationError: ``max_wait`` or ``timeout`` is no number of seconds.
         """
         session, name = canonical_session_id(session_id), canonical_channel(channel)
-        if challenge is not None:
-            challenge = check_token("challenge", challenge)
+        token = challenge if challenge is None else Secret(challenge)
+        del challenge  # a traceback that shows variables must not show it
         wait = self._max_wait if max_wait is None else check_max_wait(max_wait)
-        call = Send.of(session, name, challenge, self._timeout if timeout is None else self._bounds(timeout))
-        del challenge
+        call = Send.of(
+            session, name, _checked_token(token), self._timeout if timeout is None else self._bounds(timeout)
+        )
         if self._lifecycle.is_closed or asyncio.get_running_loop() is not self._clock.loop:
             await self._lifecycle.enter()
         call.window = self._window
@@ -237,9 +238,13 @@ class KodmobiClient:
         """
         names = canonical_channels(channels)
         wait = self._max_wait if max_wait is None else check_max_wait(max_wait)
-        send = functools.partial(self.send, session_id, challenge=challenge, timeout=timeout)
-        del challenge
-        return await send_first(lambda name, seconds: send(name, max_wait=seconds), names, wait)
+        token = Secret(challenge)
+        del challenge  # as above
+        return await send_first(
+            lambda name, seconds: self.send(session_id, name, challenge=token.value, max_wait=seconds, timeout=timeout),
+            names,
+            wait,
+        )
 
     async def create(
         self,
@@ -271,15 +276,15 @@ class KodmobiClient:
         Raises:
             KodmobiError: As `send`.
         """
-        recipient = Secret(canonical_recipient(to))
-        del to
+        given, token = Secret(to), challenge if challenge is None else Secret(challenge)
+        del to, challenge  # as above
+        recipient = Secret(canonical_recipient(given.value))
         name = None if channel is None else canonical_channel(channel)
-        if challenge is not None:
-            challenge = check_token("challenge", challenge)
+        if not isinstance(send, bool):  # pyright: ignore[reportUnnecessaryIsInstance] not everyone uses a checker
+            raise InvalidRequestError("send takes True or False")
         wait = self._max_wait if max_wait is None else check_max_wait(max_wait)
         bounds = self._timeout if timeout is None else self._bounds(timeout)
-        call = Create(recipient.value, name, send=send, challenge=challenge, timeout=bounds)
-        del challenge
+        call = Create(recipient.value, name, send=send, challenge=_checked_token(token), timeout=bounds)
         call.window = self._window
         await self._lifecycle.enter()
         work = self._creates.send(call, wait) if send else self._creates.read(call)
@@ -309,13 +314,11 @@ class KodmobiClient:
             OutcomeUnknownError: The response was lost: the code may be used up. A new session gets a new code.
             KodmobiError: Otherwise as `send`.
         """
-        typed = Secret(code)
-        del code
+        typed, token = Secret(code), challenge if challenge is None else Secret(challenge)
+        del code, challenge  # as above
         session, entered = canonical_session_id(session_id), Secret(normalize_code(typed.value))
-        if challenge is not None:
-            challenge = check_token("challenge", challenge)
-        call = Check(session, entered.value, challenge, self._timeout if timeout is None else self._bounds(timeout))
-        del challenge
+        bounds = self._timeout if timeout is None else self._bounds(timeout)
+        call = Check(session, entered.value, _checked_token(token), bounds)
         await self._lifecycle.enter()
         return await self._lifecycle.run(call, perform(self._engine, call))
 
@@ -491,6 +494,10 @@ class KodmobiClient:
 
     def _bounds(self, timeout: Timeout | float) -> Timeout:
         return timeout if isinstance(timeout, Timeout) else attrs.evolve(self._timeout, total=timeout)
+
+
+def _checked_token(challenge: Secret[str] | None) -> str | None:
+    return challenge if challenge is None else check_token("challenge", challenge.value)
 
 
 def _checked(kind: type[T], value: object) -> T:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from kodmobi_async._io.transport import Transport
     from kodmobi_async._rules.call import Call
-    from kodmobi_async._rules.cooldown import CooldownTracker, LoopClock
+    from kodmobi_async._rules.clock import LoopClock
+    from kodmobi_async._rules.cooldown import CooldownTracker
     from kodmobi_async._rules.exchange import Failure, Request, Response
     from kodmobi_async._values.models import SessionChannel
     from kodmobi_async._values.redaction import Redaction

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from kodmobi_async._io.transport import Transport
     from kodmobi_async._rules.call import Call
-    from kodmobi_async._rules.cooldown import LoopClock
+    from kodmobi_async._rules.clock import LoopClock
     from kodmobi_async._values.hooks import Hook
     from kodmobi_async._values.redaction import Redaction
 

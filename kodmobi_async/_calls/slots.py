@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from kodmobi_async._calls.engine import Engine
     from kodmobi_async._calls.lifecycle import Lifecycle
     from kodmobi_async._rules.call import Call
-    from kodmobi_async._rules.cooldown import LoopClock, Reservation
+    from kodmobi_async._rules.clock import LoopClock
+    from kodmobi_async._rules.cooldown import Reservation
 
 REMEMBERED_SESSIONS: Final = 10_000
 """Of so many sessions, those used last, a client knows when they end."""

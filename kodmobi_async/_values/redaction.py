@@ -6,6 +6,7 @@ shortened; a recipient is masked where a person has to recognise it.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, cast
 
 PLACEHOLDER: Final = "•••"
@@ -13,9 +14,22 @@ PLACEHOLDER: Final = "•••"
 
 _SHORTEST_SHORTENED: Final = 12
 _VISIBLE_DIGITS: Final = 4
+_FEWEST_DIGITS: Final = 7
 _DEEPEST: Final = 4
 _MOST_ITEMS: Final = 20
 _LONGEST_TEXT: Final = 300
+
+
+# An email address; an international phone number; digits alone that could be one.
+_RECIPIENT: Final = re.compile(
+    r"[^\s@<>()\"',;:]{1,64}@[^\s@<>()\"',;:]{1,255}"
+    r"|\+[0-9](?:[ ().-]{0,2}[0-9]){6,14}(?![0-9])"
+    r"|(?<![0-9A-Za-z])[0-9]{10,15}(?![0-9A-Za-z])"
+)
+
+
+def _masked(found: re.Match[str]) -> str:
+    return mask(found[0])
 
 
 def shorten(session_id: object) -> str:
@@ -30,8 +44,9 @@ def mask(recipient: object) -> str:
     name, at, domain = text.rpartition("@")
     if at and name:
         return f"{name[0]}•••@{domain}"
-    if text.startswith("+") and len(text) >= 2 * _VISIBLE_DIGITS:
-        return f"{text[:2]}•••••{text[-_VISIBLE_DIGITS:]}"
+    digits = "".join(char for char in text if char.isdigit())
+    if text.startswith("+") and len(digits) >= _FEWEST_DIGITS:
+        return f"+{digits[0]}•••••{digits[-_VISIBLE_DIGITS:]}"
     return PLACEHOLDER
 
 
@@ -44,10 +59,10 @@ class Redaction:
         self._secrets = secrets
 
     def __call__(self, text: str) -> str:
-        """Return ``text`` with the placeholder where a secret stood."""
+        """Return ``text`` with the placeholder where a secret stood, and with phone numbers and addresses masked."""
         for secret in self._secrets:
             text = text.replace(secret, PLACEHOLDER)
-        return text
+        return _RECIPIENT.sub(_masked, text)
 
     def also(self, *secrets: str) -> Redaction:
         """Return a redaction of further secrets, those of one call."""

@@ -17,8 +17,12 @@ __all__ = (
     "ChannelName",
     "Emulate",
     "Language",
+    "OptionalSessionId",
+    "Recipient",
+    "SecretKeyFile",
     "SessionId",
     "TimeoutSeconds",
+    "ToChannel",
     "file_option",
 )
 
@@ -50,6 +54,22 @@ AllowHttp = Annotated[
     typer.Option("--allow-http", metavar="", help="Allow http:// to another machine: the key travels in clear text."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Write the result, or the error, as JSON.")]
+
+
+OptionalSessionId = Annotated[
+    str | None, typer.Argument(metavar="[SESSION_ID]", help="The session's ULID.", show_default=False)
+]
+Recipient = Annotated[
+    str,
+    typer.Argument(metavar="TO", help="Phone number with + and country code, or email address.", show_default=False),
+]
+ToChannel = Annotated[
+    str | None, typer.Option("--channel", metavar="C", help="telegram, sms, ...", show_default="the service's choice")
+]
+SecretKeyFile = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", help="File with the secret key, instead of the variable KODMOBI_SECRET_KEY."),
+]
 
 
 def file_option(text: str) -> typer.models.OptionInfo:

@@ -19,8 +19,9 @@ import attrs
 from ulid import ULID
 
 from kodmobi_async._rules.requests import canonical_channel, canonical_session_id
+from kodmobi_async._values.channel import Channel
 from kodmobi_async._values.errors import ConfigurationError, InvalidRequestError
-from kodmobi_async._values.models import Channel, SendRequest
+from kodmobi_async._values.models import SendRequest
 from kodmobi_async.cli._columns import Columns, RowError
 from kodmobi_async.cli._encodings import copied, unpacked
 from kodmobi_async.cli._layout import layout_of

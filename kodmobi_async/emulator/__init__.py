@@ -12,15 +12,19 @@ Point a client at it and look at what people would have received:
         assert len(emulator.delivered(session_id, "telegram")) == 1
         assert emulator.requests["send"] == 3
 
-Sessions and windows use the running loop's clock, so a loop with a virtual clock moves them too. The emulator shares
-no code with the SDK and implements HTTP by itself: a bug in the client, or in its HTTP library, cannot cancel itself
-out here. ``_choices`` lists what the documentation leaves open, and what the emulator does about it.
+Sessions and windows use the running loop's clock, so a loop with a virtual clock moves them too; ``emulator.clock``
+moves them on any loop. Programs in any language drive it over HTTP: ``/_emulator/openapi.json`` describes how.
+
+The emulator shares no code with the SDK and implements HTTP by itself: a bug in the client, or in its HTTP library,
+cannot cancel itself out here. ``_choices`` lists what the documentation leaves open, and what the emulator does about
+it.
 """
 
 from __future__ import annotations
 
+from kodmobi_async.emulator._clock import Clock
 from kodmobi_async.emulator._emulator import Emulator
 from kodmobi_async.emulator._fault import Fault
 from kodmobi_async.emulator._sessions import Delivery
 
-__all__ = ("Delivery", "Emulator", "Fault")
+__all__ = ("Clock", "Delivery", "Emulator", "Fault")

@@ -180,6 +180,11 @@ class Fault:
         """Whether the request is read at all."""
         return self.moment != "before_reading"
 
+    @property
+    def responds(self) -> bool:
+        """Whether anything of a response is written."""
+        return self.raw is None and self.moment not in {"before_reading", "after_reading"}
+
     def pieces(self, head: bytes, body: bytes) -> tuple[bytes, bytes, bytes]:
         """Return what to write of a response: some at once, then some byte by byte, then the rest at once."""
         if self.raw is not None:

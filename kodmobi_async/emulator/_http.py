@@ -12,20 +12,17 @@ import os
 import socket
 import struct
 from collections.abc import Mapping
-from email.utils import format_datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import attrs
 
 from kodmobi_async.emulator._choices import MAX_BODY_BYTES
 
-if TYPE_CHECKING:
-    from datetime import datetime
-
 __all__ = ("Connection", "Request", "RequestLine", "Response", "UnreadableRequestError")
 
 _MAX_HEADERS: Final = 100
+_WITHOUT_BODY: Final = frozenset({http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED})
 _READ_BYTES: Final = 64 * 1024
 # struct linger: switched on, zero seconds. Closing such a socket sends RST instead of FIN.
 _RESET_ON_CLOSE: Final = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
@@ -61,11 +58,15 @@ class Request:
 
 @attrs.frozen
 class Response:
-    """A status, a body, and headers that replace the default ones of the same name."""
+    """A status, a body, and headers that replace the default ones of the same name.
+
+    More follows the body of an ``endless`` response, until the connection ends.
+    """
 
     status: int
     body: bytes
     headers: Mapping[str, str] = attrs.Factory(dict[str, str])
+    endless: bool = False
 
     @property
     def keep_alive(self) -> bool:
@@ -74,27 +75,17 @@ class Response:
             name.lower() == "connection" and "close" in value.lower() for name, value in self.headers.items()
         )
 
-    def render(
-        self, date: datetime, request_id: str, *, keep_alive: bool, headless: bool = False
-    ) -> tuple[bytes, bytes]:
+    def render(self, defaults: Mapping[str, str], *, keep_alive: bool, headless: bool = False) -> tuple[bytes, bytes]:
         """Return the bytes of the head, blank line included, and of the body.
 
         Args:
-            date: The value of the ``Date`` header.
-            request_id: The value of the ``X-Request-Id`` header.
+            defaults: Headers for what the response itself does not say.
             keep_alive: Whether the connection stays open.
             headless: The response has no body, because the request was a HEAD.
         """
-        headers = {
-            "Date": format_datetime(date, usegmt=True),
-            "X-Request-Id": request_id,
-            "Content-Type": "application/json; charset=utf-8",
-        }
+        headers = dict(defaults)
         given = {name.lower() for name in self.headers}
-        if "transfer-encoding" not in given and self.status not in {
-            http.HTTPStatus.NO_CONTENT,
-            http.HTTPStatus.NOT_MODIFIED,
-        }:
+        if not self.endless and "transfer-encoding" not in given and self.status not in _WITHOUT_BODY:
             headers["Content-Length"] = str(len(self.body))
         if not keep_alive:
             headers["Connection"] = "close"
@@ -151,6 +142,12 @@ class Connection:
             return Request(line, headers, await self._read_chunks())
         length = _bounded(headers.get("content-length", "0"), base=10)
         return Request(line, headers, await self._reader.readexactly(length))
+
+    @property
+    def local_host(self) -> str:
+        """The address at which the client reached this machine."""
+        name: tuple[str, int] = self._writer.get_extra_info("sockname")
+        return name[0]
 
     async def write(self, data: bytes) -> None:
         """Send ``data``."""

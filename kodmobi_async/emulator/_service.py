@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hmac
 import logging
-from datetime import datetime, timezone
+from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import parse_qs
 
@@ -14,15 +15,13 @@ import orjson
 from kodmobi_async.emulator._choices import CHALLENGE_HEADER, ENDPOINTS, PREFIXES
 from kodmobi_async.emulator._http import Response
 from kodmobi_async.emulator._identifiers import is_recipient
-from kodmobi_async.emulator._json import to_json
+from kodmobi_async.emulator._json import to_json, to_timestamp
 from kodmobi_async.emulator._project import Project
 from kodmobi_async.emulator._refusals import Refusal, RefusedError, preferred_language
 from kodmobi_async.emulator._sessions import Sessions
 from kodmobi_async.emulator._settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from kodmobi_async.emulator._http import Request
     from kodmobi_async.emulator._json import Json
     from kodmobi_async.emulator._sessions import Session, User
@@ -38,22 +37,17 @@ class Service:
 
     Args:
         settings: The emulator's.
-        epoch: POSIX time when the loop's clock showed zero, in seconds.
+        sessions: The sessions that it serves.
+        date: Returns the date at a time on the emulator's clock.
     """
 
     _settings: Settings
-    epoch: float
-    sessions: Sessions = attrs.field(init=False)
-    _project: Project = attrs.field(init=False)
-    _used_challenges: set[str] = attrs.field(init=False, factory=set[str])
+    _sessions: Sessions
+    _date: Callable[[float], datetime]
+    project: Project = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.sessions = Sessions(self._settings)
-        self._project = Project(self._settings)
-
-    def wall_clock(self, at: float) -> datetime:
-        """Return the date and time when the loop's clock shows ``at`` seconds."""
-        return datetime.fromtimestamp(self.epoch + at, timezone.utc)  # noqa: UP017 datetime.UTC hides what it is
+        self.project = Project(self._settings)
 
     def respond(self, request: Request, now: float) -> Response:
         """Carry out ``request`` at ``now``. A refusal is a response, too."""
@@ -94,20 +88,20 @@ class Service:
             raise RefusedError("ERROR_BAD_REQUEST", field="to")
         if not isinstance(send, bool):
             raise RefusedError("ERROR_BAD_REQUEST", field="send")
-        user = self.sessions.user(to)
-        channel = self._project.offered(body["type"]) if "type" in body else self._project.default_channel(user)
+        user = self._sessions.user(to)
+        channel = self.project.offered(body["type"]) if "type" in body else self.project.default_channel(user)
         if send:
             self._demand_challenge(request)
         _refuse_blocked(user)
         if send:
-            self._project.require_use(user, channel)
-        session, existed = self.sessions.of(user, now)
+            self.project.require_use(user, channel)
+        session, existed = self._sessions.of(user, now)
         sent_to = self._send_created(session, channel, now, existed=existed) if send else None
         return {
             "session_id": session.id,
             "session_expired_at": self._expired_at(session),
             "sent_to": sent_to,
-            "channels": self._project.list_channels(session, now),
+            "channels": self.project.list_channels(session, now),
         }
 
     def _send_created(self, session: Session, channel: str, now: float, *, existed: bool) -> str | None:
@@ -118,51 +112,51 @@ class Service:
         if left and self._settings.create_in_window == "refuse":
             raise RefusedError("ERROR_MESSAGE_ATTEMPT", retry_after=left)
         if not left:
-            self.sessions.deliver(session, channel, now)
+            self._sessions.deliver(session, channel, now)
         return channel
 
     def _send(self, request: Request, now: float) -> Json:
         body = _read_object(request)
         self._demand_challenge(request)
-        session = self.sessions.live(body.get("session_id"), now)
-        channel = self._project.offered(body.get("type"))
+        session = self._sessions.live(body.get("session_id"), now)
+        channel = self.project.offered(body.get("type"))
         _refuse_blocked(session.user)
-        self._project.require_use(session.user, channel)
+        self.project.require_use(session.user, channel)
         if left := session.seconds_left(channel, now):
             raise RefusedError("ERROR_MESSAGE_ATTEMPT", retry_after=left)
-        self.sessions.deliver(session, channel, now)
+        self._sessions.deliver(session, channel, now)
         return {
             "session_id": session.id,
             "session_expired_at": self._expired_at(session),
-            "channel": self._project.describe(channel, session, timeout=self._settings.window),
+            "channel": self.project.describe(channel, session, timeout=self._settings.window),
         }
 
     def _channels(self, request: Request, now: float) -> Json:
-        return self._project.list_channels(self._session_in_query(request, now), now)
+        return self.project.list_channels(self._session_in_query(request, now), now)
 
     def _check(self, request: Request, now: float) -> Json:
         body = _read_object(request)
         code = body.get("code")
         self._demand_challenge(request)
-        session = self.sessions.live(body.get("session_id"), now)
+        session = self._sessions.live(body.get("session_id"), now)
         if not isinstance(code, str):
             raise RefusedError("ERROR_BAD_REQUEST", field="code")
         _refuse_blocked(session.user)
         if not session.has_code(code):
-            self.sessions.count_wrong_code(session, now)
+            self._sessions.count_wrong_code(session, now)
             raise RefusedError("ERROR_MESSAGE_WRONG_CODE")
-        return {"verify_token": self.sessions.confirm(session, now), "is_test": False}
+        return {"verify_token": self._sessions.confirm(session, now), "is_test": False}
 
     def _verify(self, request: Request, _now: float) -> Json:
         token = _read_object(request).get("verify_token")
         if not isinstance(token, str):
             raise RefusedError("ERROR_BAD_REQUEST", field="verify_token")
-        to = self.sessions.redeem(token).to
+        to = self._sessions.redeem(token).to
         return {"email" if "@" in to else "phone": to}
 
     def _describe_settings(self, request: Request, now: float) -> Json:
         self._session_in_query(request, now)
-        return self._project.describe_settings(preferred_language(request.headers.get("accept-language", "")))
+        return self.project.describe_settings(preferred_language(request.headers.get("accept-language", "")))
 
     def _demand_challenge(self, request: Request) -> None:
         """Use up the request's CAPTCHA token, where one is demanded."""
@@ -170,16 +164,16 @@ class Service:
         if accepted is False:
             return
         token = request.headers.get(CHALLENGE_HEADER, "")
-        if not token or token in self._used_challenges or not (accepted is True or token in accepted):
+        passes = token != "" and (accepted is True or token in accepted)
+        if not (passes and self._sessions.use_challenge(token)):
             raise RefusedError("ERROR_CHALLENGE")
-        self._used_challenges.add(token)
 
     def _session_in_query(self, request: Request, now: float) -> Session | None:
         ids = parse_qs(request.line.query, keep_blank_values=True).get("session_id")
-        return self.sessions.live(ids[0], now) if ids else None
+        return self._sessions.live(ids[0], now) if ids else None
 
     def _expired_at(self, session: Session) -> str:
-        return self.wall_clock(session.expires_at).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+        return to_timestamp(self._date(session.expires_at))
 
 
 def endpoint_of(path: str) -> str | None:

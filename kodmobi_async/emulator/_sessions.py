@@ -7,11 +7,13 @@ import itertools
 import math
 import secrets
 import string
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import attrs
 from ulid import ULID
 
+from kodmobi_async.emulator._events import Events, Log
 from kodmobi_async.emulator._identifiers import canonical
 from kodmobi_async.emulator._masks import mask, mask_recipient, shorten
 from kodmobi_async.emulator._refusals import RefusedError
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = ("Delivery", "Session", "Sessions", "User")
+
+T = TypeVar("T")
 
 # Without those that look like digits.
 _LETTERS: Final = "".join(letter for letter in string.ascii_uppercase if letter not in "ILO")
@@ -35,7 +39,7 @@ class Delivery:
         to: The recipient.
         channel: How the code arrived.
         code: What the recipient would type in.
-        at: The loop's clock, in seconds.
+        at: The time on the emulator's clock, in seconds.
     """
 
     session_id: str = attrs.field(repr=shorten)
@@ -59,13 +63,14 @@ class User:
 
 @attrs.define(eq=False, repr=False)
 class Session:
-    """A user's session; times are the loop's clock, in seconds."""
+    """A user's session; times are on the emulator's clock, in seconds."""
 
     id: str
     user: User
     code: str
     expires_at: float
     wrong_codes: int = 0
+    confirmed: bool = False
     blocked_until: dict[str, float] = attrs.Factory(dict[str, float])
 
     def seconds_left(self, channel: str, now: float) -> int:
@@ -84,14 +89,25 @@ class Sessions:
     """Every user, every session, every token, and every delivery."""
 
     _settings: Settings
-    ledger: list[Delivery] = attrs.field(init=False, factory=list[Delivery])
+    _events: Events
+    ledger: Log[Delivery] = attrs.field(init=False)
+    _numbers: Iterator[int] = attrs.field(init=False, factory=itertools.count)
     _by_id: dict[str, Session] = attrs.field(init=False, factory=dict[str, Session])
     _users: dict[str, User] = attrs.field(init=False, factory=dict[str, User])
     # Who was verified, by the token that was not redeemed yet.
     _verified: dict[str, User] = attrs.field(init=False, factory=dict[str, User])
+    # The tokens of CAPTCHAs that were used, in their order.
+    _challenges: dict[str, None] = attrs.field(init=False, factory=dict[str, None])
+
+    def __attrs_post_init__(self) -> None:
+        self.ledger = Log("delivery", self._settings, self._events)
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+    def newest(self) -> Iterator[Session]:
+        """Yield every session, the newest first."""
+        return reversed(self._by_id.values())
 
     def user(self, to: str) -> User:
         """Return the user at ``to``."""
@@ -99,14 +115,17 @@ class Sessions:
 
     def new_recipient(self) -> str:
         """Return a phone number that has no session. None exists with an area code of zeros."""
-        return next(to for number in itertools.count(len(self._users)) if (to := f"+1{number:010}") not in self._users)
+        return next(to for number in self._numbers if (to := f"+1{number:010}") not in self._users)
 
     def add(self, session_id: str, to: str, active: Iterable[str], now: float) -> Session:
         """Open a session for ``to``; it replaces any session of the same id or recipient."""
         user = self.user(to)
         user.active.update(active)
         user.session = session = Session(session_id, user, self._new_code(), now + self._settings.session_lifetime)
+        self._by_id.pop(session_id, None)  # so that it becomes the newest
         self._by_id[session_id] = session
+        self._drop_old(now)
+        self._events.publish("session", session)
         return session
 
     def of(self, user: User, now: float) -> tuple[Session, bool]:
@@ -116,13 +135,14 @@ class Sessions:
             return session, True
         return self.add(str(ULID()), user.to, (), now), False
 
-    def find(self, session_id: str) -> Session:
-        """Return the session of that id, live or not.
+    def get(self, session_id: str) -> Session | None:
+        """Return the session of that id, live or not; None if there is none."""
+        return self._by_id.get(session_id)
 
-        Raises:
-            KeyError: There is none.
-        """
-        return self._by_id[session_id]
+    def end(self, session: Session, now: float) -> None:
+        """End a session."""
+        session.expires_at = now
+        self._events.publish("session", session)
 
     def live(self, session_id: object, now: float) -> Session:
         """Return the session that a request names.
@@ -155,13 +175,16 @@ class Sessions:
         user.wrong_codes += 1
         if self._settings.block_after is not None and user.wrong_codes >= self._settings.block_after:
             user.blocked = True
+        self._events.publish("session", session)
 
     def confirm(self, session: Session, now: float) -> str:
         """End a session whose code was right, and return the token that proves it."""
-        session.expires_at = now
+        session.confirmed = True
         session.user.wrong_codes = 0
+        self.end(session, now)
         token = secrets.token_urlsafe()
         self._verified[token] = session.user
+        _bound(self._verified, self._settings.keep)
         return token
 
     def redeem(self, token: str) -> User:
@@ -175,6 +198,35 @@ class Sessions:
             raise RefusedError("ERROR_MESSAGE_NOT_FOUND")
         return user
 
+    def use_challenge(self, token: str) -> bool:
+        """Use up the token of a CAPTCHA; return False if it was used before."""
+        if token in self._challenges:
+            return False
+        self._challenges[token] = None
+        _bound(self._challenges, self._settings.keep)
+        return True
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._challenges.clear()
+        self.ledger.clear()
+        self._by_id.clear()
+        self._users.clear()
+        self._verified.clear()
+
+    def _drop_old(self, now: float) -> None:
+        """Forget the oldest sessions, once there are too many and these are over."""
+        while len(self._by_id) > self._settings.keep and (oldest := next(iter(self._by_id.values()))).expires_at <= now:
+            del self._by_id[oldest.id]
+            if oldest.user.session is oldest and not oldest.user.blocked:
+                del self._users[oldest.user.to]
+
     def _new_code(self) -> str:
         alphabet = string.digits + (_LETTERS if self._settings.code_letters else "")
         return "".join(alphabet[secrets.randbelow(len(alphabet))] for _ in range(self._settings.code_length))
+
+
+def _bound(table: dict[str, T], keep: int) -> None:
+    """Drop the oldest entries beyond ``keep``."""
+    while len(table) > keep:
+        del table[next(iter(table))]

@@ -44,4 +44,6 @@ class Settings:
     require_active: bool = attrs.field(default=False, validator=_checks.boolean)
     challenge: bool | tuple[str, ...] = attrs.field(default=False, converter=_checks.challenge_tokens)
     create_in_window: InWindow = attrs.field(default="quiet", validator=_checks.one_of(*get_args(InWindow)))
+    keep: int = attrs.field(default=10_000, validator=_checks.whole_number(1))
+    control: bool = attrs.field(default=True, validator=_checks.boolean)
     create_existing: Existing = attrs.field(default="send", validator=_checks.one_of(*get_args(Existing)))

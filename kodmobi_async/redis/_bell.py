@@ -66,6 +66,11 @@ class Bell:
                 if self._connection is not None:
                     await self._say("UNSUBSCRIBE", key)
 
+    def ring(self, key: str) -> None:
+        """Wake who waits for changes of the key's slot."""
+        if key in self._ears:
+            self._ears[key].rung.set()
+
     async def aclose(self) -> None:
         """Stop listening."""
         if self._listener is not None:

@@ -81,18 +81,19 @@ redis.pcall('PUBLISH', KEYS[1], '')
 return {1, 0}
 """)
 
-# a name for it, window in ms → {1, 0}, or {0, 0} where a send in flight holds the slot
+# a name for it, window in ms → state, and what is left of it in ms; a reservation is left as it is
 OBSERVE: Final = Script("""
 local held = redis.call('GET', KEYS[1])
 local window = tonumber(ARGV[2])
-if not held then
-  redis.call('SET', KEYS[1], '-', 'PX', window)
-elseif held ~= '-' then
-  return {0, 0}
-elseif redis.call('PTTL', KEYS[1]) < window then
-  redis.call('PEXPIRE', KEYS[1], window)
+local left = held and redis.call('PTTL', KEYS[1]) or 0
+if held and held ~= '-' then
+  return {2, left}
 end
-return {1, 0}
+if left < window then
+  redis.call('SET', KEYS[1], '-', 'PX', window)
+  left = window
+end
+return {1, left}
 """)
 
 # → state, its rest in ms

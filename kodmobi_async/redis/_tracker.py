@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 
 import attrs
 
-from kodmobi_async._rules.cooldown import LoopClock, MemoryCooldownTracker, Reservation
+from kodmobi_async._rules.clock import LoopClock
+from kodmobi_async._rules.cooldown import MemoryCooldownTracker, Reservation
 from kodmobi_async._values.assumptions import WINDOW
 from kodmobi_async._values.errors import ConfigurationError, CooldownError, CooldownUnavailableError
 from kodmobi_async._values.redaction import shorten
@@ -186,7 +187,7 @@ class RedisCooldownTracker:
         except BaseException:
             await self._local.release(shared.local)
             if shared.asked:  # and the answer is not known
-                self._owe(RELEASE, shared, lease)
+                self._owe(*self._freeing(shared, lease))
                 self._mend_soon()
             raise
         return shared
@@ -196,7 +197,7 @@ class RedisCooldownTracker:
         await self._enter()
         shared = _ours(reservation)
         await self._local.start(shared.local, window)
-        await self._settle(START, shared, window)
+        await self._settle(START, shared, max(window, self._local.blocked_for(*shared.pair)))
 
     async def release(self, reservation: Reservation) -> None:
         """Free the slot."""
@@ -204,26 +205,25 @@ class RedisCooldownTracker:
         shared = _ours(reservation)
         await self._local.release(shared.local)
         if shared.asked:
-            # what was observed while this reservation was held, the server has not been told
-            observed = self._local.blocked_for(*shared.pair)
-            await self._settle(START if observed > 0 else RELEASE, shared, observed or self._window)
+            await self._settle(*self._freeing(shared, self._window))
 
     async def observe(self, session_id: str, channel: str, seconds: float) -> None:
-        """Lengthen the window to ``seconds`` from now, as the service says; never shorten it.
+        """Lengthen the window to ``seconds`` from now, as the service reports it; never shorten it.
 
-        Without the server, this process keeps it in mind, and tells the server when it is back.
+        Asks the server only if this process does not know of a window as long as that. Without the server, this process
+        keeps the window, and passes it on when the server is back.
         """
         await self._enter()
         if seconds <= self._local.blocked_for(session_id, channel):
             return
         await self._local.observe(session_id, channel, seconds)
         key = self._key(session_id, channel)
-        debt = self._owed[f"observed {key}"] = _Debt(OBSERVE, key, f"observed {key}", self._clock.now() + seconds)
-        reply = await self._ask(OBSERVE, key, debt.token, _milliseconds(seconds))
-        if isinstance(reply, Unreachable):
-            self._mend_soon()
-        else:
-            self._owed.pop(debt.token, None)
+        if self._link is not None:
+            self._link.bell.ring(key)  # for whoever waits for a send elsewhere to end: the wait may be hopeless now
+        asked_at = self._clock.now()
+        reply = await self._write(_Debt(OBSERVE, key, f"observed {key}", asked_at + seconds), seconds)
+        if isinstance(reply, list) and reply[0] == BLOCKED:
+            await self._local.observe(session_id, channel, self._left_of(reply[1], asked_at))
 
     async def remaining(self, session_id: str, channel: str) -> float:
         """Return the seconds until the next send may go; 0.0 = now. A send under way counts as a full window.
@@ -251,7 +251,7 @@ class RedisCooldownTracker:
         """Ask until the slot that is ours in this process is ours everywhere."""
         session_id, channel = shared.pair
         ear: Ear | None = None
-        while (obstacle := await self._reserve(shared, lease)) is not None:
+        while (obstacle := self._observed(shared) or await self._reserve(shared, lease)) is not None:
             state, left = obstacle
             patience = max(0.0, gives_up - self._clock.now())
             if state == BLOCKED:
@@ -267,6 +267,11 @@ class RedisCooldownTracker:
                 ear = await listening.enter_async_context((await self._linked()).bell.listen(shared.key))
             else:
                 await _hear(ear, min(left, patience))
+
+    def _observed(self, shared: _Shared) -> tuple[int, float] | None:
+        """Return the window that was observed since this process reserved the slot for itself, if any."""
+        left = self._local.blocked_for(*shared.pair)
+        return (BLOCKED, left) if left > 0 else None
 
     async def _reserve(self, shared: _Shared, lease: float) -> tuple[int, float] | None:
         """Return what stands in the way, and for how many seconds; ``None`` if the slot is ours."""
@@ -289,23 +294,43 @@ class RedisCooldownTracker:
         if state == FREE:
             return None
         shared.asked = False
-        # reckoned from the question, not from the reply: never longer than the server does
-        return state, max(0.001, milliseconds / 1_000 - (self._clock.now() - asked_at))
+        return state, max(0.001, self._left_of(milliseconds, asked_at))
+
+    def _left_of(self, milliseconds: int, asked_at: float) -> float:
+        """Return the seconds left, counted from the question, not from the reply: never longer than the server does."""
+        return milliseconds / 1_000 - (self._clock.now() - asked_at)
+
+    def _freeing(self, shared: _Shared, seconds: float) -> tuple[Script, _Shared, float]:
+        """Return what frees the slot on the server, and for how long that means something.
+
+        The server ignores what is observed while a reservation holds the key: the window takes effect now.
+        """
+        observed = self._local.blocked_for(*shared.pair)
+        return (START, shared, observed) if observed > 0 else (RELEASE, shared, seconds)
 
     async def _settle(self, script: Script, shared: _Shared, seconds: float) -> None:
         if shared.settled:
             return
         shared.settled = True
-        debt = self._owe(script, shared, seconds)
+        reply = await self._write(_Debt(script, shared.key, shared.token, self._clock.now() + seconds), seconds)
+        if isinstance(reply, Unreachable):
+            shared.window, shared.degraded = "local", reply.reason
+
+    async def _write(self, debt: _Debt, seconds: float) -> Reply:
+        """Tell the server something that it is owed if it cannot be told now."""
+        self._owed[debt.token] = debt
         try:
-            reply = await self._ask(script, debt.key, debt.token, _milliseconds(seconds))
-            if isinstance(reply, Unreachable):
-                shared.window, shared.degraded = "local", reply.reason
-            else:
-                self._owed.pop(debt.token, None)  # unless the mender was faster
+            reply = await self._ask(debt.script, debt.key, debt.token, _milliseconds(seconds))
+            if not isinstance(reply, Unreachable):
+                self._paid(debt)
+            return reply
         finally:
             if debt.token in self._owed:
                 self._mend_soon()
+
+    def _paid(self, debt: _Debt) -> None:
+        if self._owed.get(debt.token) is debt:  # not: the mender was faster, or more was observed since
+            del self._owed[debt.token]
 
     async def _ask(self, script: Script, key: str, *arguments: str | int) -> Reply:
         """Ask the server, unless it is known to be away; note if it is."""
@@ -327,9 +352,8 @@ class RedisCooldownTracker:
 
     # -- when the server is away ---------------------------------------------------------------------------------------
 
-    def _owe(self, script: Script, shared: _Shared, seconds: float) -> _Debt:
-        debt = self._owed[shared.token] = _Debt(script, shared.key, shared.token, self._clock.now() + seconds)
-        return debt
+    def _owe(self, script: Script, shared: _Shared, seconds: float) -> None:
+        self._owed[shared.token] = _Debt(script, shared.key, shared.token, self._clock.now() + seconds)
 
     def _mend_soon(self) -> None:
         if self._mender is None:
@@ -360,7 +384,7 @@ class RedisCooldownTracker:
         left = debt.ends - self._clock.now()
         if isinstance(await self._try(debt.script, debt.key, debt.token, _milliseconds(left)), Unreachable):
             return False
-        self._owed.pop(debt.token, None)
+        self._paid(debt)
         return True
 
     # -- where it runs -------------------------------------------------------------------------------------------------
