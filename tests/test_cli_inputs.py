@@ -293,6 +293,10 @@ def test_no_error_shows_what_is_no_name() -> None:
         assert private not in refusal(f"session_id,{private}\n", None)
 
 
+def test_what_is_no_json_lines_is_not_helped_by_another_key() -> None:
+    assert refusal('{\n  "id": 1\n}\n').endswith("the first line is not JSON, and JSON Lines has one object a line")
+
+
 def test_a_long_header_is_shown_in_part() -> None:
     assert refusal(",".join("abcdefghijklmnop")).count(",") == 12
 
