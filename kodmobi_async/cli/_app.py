@@ -16,6 +16,7 @@ from kodmobi_async.cli._emulate import demonstrate
 from kodmobi_async.cli._emulator_options import emulator
 from kodmobi_async.cli._exits import MEANINGS, ExitCode, exit_code, facts, sentence
 from kodmobi_async.cli._output import Output
+from kodmobi_async.cli._web_demo import demonstrate_in_browser
 
 __all__ = ("run",)
 
@@ -81,8 +82,14 @@ def demo(
     window: Annotated[
         float, typer.Option(metavar="S", min=1, max=60, help="Seconds the emulator blocks a channel, instead of 60.")
     ] = 5.0,
+    web: Annotated[bool, typer.Option("--web", metavar="", help="Show a login page in your browser instead.")] = False,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65_535, help="With --web, the page's port; 0: any free one.")
+    ] = 0,
 ) -> int:
     """Show the main job: send, be blocked, wait, send again; against an emulator."""
+    if web:
+        return asyncio.run(demonstrate_in_browser(Output(), window, port))
     return asyncio.run(demonstrate(Output(), window))
 
 

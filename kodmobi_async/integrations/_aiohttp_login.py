@@ -9,6 +9,7 @@ import orjson
 from aiohttp import web
 
 from kodmobi_async import InvalidRequestError
+from kodmobi_async.integrations._http import NOT_STORED
 from kodmobi_async.integrations._login import LoginFlow, read_fields
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def make_routes(
     async def start(request: web.Request) -> web.Response:
         asked = read_fields(await _body(request), ("to",), ("channel", "challenge"))
         state, cookie = await flow.start(get_client(request), asked["to"], asked["channel"], asked["challenge"])
-        response = web.json_response(state.to_dict())
+        response = _page(state)
         _set(response, cookie)
         return response
 
@@ -46,17 +47,17 @@ def make_routes(
     async def resend(request: web.Request) -> web.Response:
         asked = read_fields(await _body(request), ("channel",), ("challenge",))
         state = await flow.resend(get_client(request), cookie_of(request), asked["channel"], asked["challenge"])
-        return web.json_response(state.to_dict())
+        return _page(state)
 
     @routes.get(f"{prefix}/state")
     async def state(request: web.Request) -> web.Response:
-        return web.json_response((await flow.state(get_client(request), cookie_of(request))).to_dict())
+        return _page(await flow.state(get_client(request), cookie_of(request)))
 
     @routes.get(f"{prefix}/events")
     async def events(request: web.Request) -> web.StreamResponse:
         states = flow.states(get_client(request), cookie_of(request))
         first = await anext(states)  # what is wrong is an error, and no stream
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **NOT_STORED})
         await response.prepare(request)
         await response.write(_event(first))
         async for each in states:
@@ -92,6 +93,10 @@ async def _body(request: web.Request) -> object:
     except orjson.JSONDecodeError:
         body = None
     return body
+
+
+def _page(state: LoginState) -> web.Response:
+    return web.json_response(state.to_dict(), headers=NOT_STORED)
 
 
 def _event(state: LoginState) -> bytes:

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
 from kodmobi_async import KodmobiClient, VerifiedUser
-from kodmobi_async.integrations._http import STATUSES
+from kodmobi_async.integrations._http import NOT_STORED, STATUSES
 from kodmobi_async.integrations._login import Cookie, LoginFlow, LoginState
 
 _CHALLENGE = Field(default=None, repr=False, description="The token of a CAPTCHA, where the project asks for one.")
@@ -97,21 +97,22 @@ def make_router(
 
     async def start(asked: StartLogin, response: Response, client: Client) -> LoginPage:
         state, cookie = await flow.start(client, asked.to, asked.channel, asked.challenge)
+        response.headers.update(NOT_STORED)
         _set(response, cookie)
         return _page(state)
 
-    async def resend(asked: Resend, client: Client, cookie: LoginCookie) -> LoginPage:
+    async def resend(asked: Resend, response: Response, client: Client, cookie: LoginCookie) -> LoginPage:
+        response.headers.update(NOT_STORED)
         return _page(await flow.resend(client, cookie, asked.channel, asked.challenge))
 
-    async def state(client: Client, cookie: LoginCookie) -> LoginPage:
+    async def state(response: Response, client: Client, cookie: LoginCookie) -> LoginPage:
+        response.headers.update(NOT_STORED)
         return _page(await flow.state(client, cookie))
 
     async def events(client: Client, cookie: LoginCookie) -> StreamingResponse:
         states = flow.states(client, cookie)
         first = await anext(states)  # what is wrong is an error, and no stream
-        return StreamingResponse(
-            _stream(first, states), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
-        )
+        return StreamingResponse(_stream(first, states), media_type="text/event-stream", headers=NOT_STORED)
 
     async def check(asked: CheckCode, request: Request, client: Client, cookie: LoginCookie) -> Response:
         user = await flow.check(client, cookie, asked.code, address_of(request), asked.challenge)

@@ -80,6 +80,9 @@ STATUSES: Final[dict[type[KodmobiError], int]] = {
     KodmobiError: 500,
 }
 
+# A browser may keep a 404 or a 410 and show it again, where nobody says otherwise.
+NOT_STORED: Final = {"Cache-Control": "no-store"}
+
 # Seconds that a limited account is given where the service names none; as the client itself does.
 _DEFAULT_RETRY_AFTER: Final = 1.0
 
@@ -90,7 +93,7 @@ class ErrorAnswer:
 
     Attributes:
         status: The HTTP status.
-        headers: ``Retry-After`` in whole seconds, rounded up, where it is known.
+        headers: ``Retry-After`` in whole seconds, rounded up, where it is known; ``Cache-Control``.
         body: To be sent as JSON.
     """
 
@@ -103,7 +106,7 @@ def answer_to(error: KodmobiError) -> ErrorAnswer:
     """Return what to answer with; a user's own kind of error is answered like the kind that it derives from."""
     kind = next(kind for kind in type(error).__mro__ if kind in STATUSES)
     body: dict[str, str | float] = {"error": kind.__name__, "outcome": error.outcome.value}
-    headers: dict[str, str] = {}
+    headers = dict(NOT_STORED)
     seconds = _retry_after(error)
     if seconds is not None:
         body["retry_after"] = seconds
