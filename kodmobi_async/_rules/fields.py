@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from kodmobi_async._values.channel import Channel
 
 
-class WrongShapeError(Exception):
+class _WrongShapeError(Exception):
     """The body is JSON, but not what is documented."""
 
 
 def read_text(value: Any, _: Any = str) -> str:
     if not isinstance(value, str):
-        raise WrongShapeError
+        raise _WrongShapeError
     return value
 
 
 def _boolean(value: Any, _: Any = bool) -> bool:
     if not isinstance(value, bool):
-        raise WrongShapeError
+        raise _WrongShapeError
     return value
 
 
 def _whole(value: Any, _: Any = int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise WrongShapeError
+        raise _WrongShapeError
     return value
 
 
@@ -44,13 +44,13 @@ def _seconds(value: Any) -> float:
     # The documentation says 0 to 60. A longer block is believed (up to a day), so that a service which lengthens its
     # window is obeyed rather than misread; a negative one says nothing.
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_WAIT_SECONDS:
-        raise WrongShapeError
+        raise _WrongShapeError
     return float(value)
 
 
 def read_channel_name(value: Any) -> Channel | str:
     if not isinstance(value, str):
-        raise WrongShapeError
+        raise _WrongShapeError
     return KNOWN_CHANNELS.get(value, value)
 
 
@@ -73,7 +73,7 @@ def read_session_id(named: Any) -> str:
     try:
         return canonical_session_id(named)
     except InvalidRequestError:
-        raise WrongShapeError from None
+        raise _WrongShapeError from None
 
 
 def read_channel(value: Any, _: Any = SessionChannel) -> SessionChannel:
@@ -88,7 +88,7 @@ def read_channel(value: Any, _: Any = SessionChannel) -> SessionChannel:
         or type(link) is not str
         or not (description is None or type(description) is str)
     ):
-        raise WrongShapeError
+        raise _WrongShapeError
     return SessionChannel(
         name, KNOWN_CHANNELS.get(kind, kind), is_active, _seconds(timeout), image_url, link, description
     )
@@ -115,5 +115,5 @@ read_challenge: Final = _converter.get_structure_hook(ChallengeSettings)
 
 def read_channel_list(value: Any) -> tuple[SessionChannel, ...]:
     if not isinstance(value, list):
-        raise WrongShapeError
+        raise _WrongShapeError
     return tuple(_structure_list(value, list[SessionChannel]))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 import orjson
 
 from kodmobi_async._rules.fields import (
-    WrongShapeError,
+    _WrongShapeError,
     read_challenge,
     read_channel,
     read_channel_list,
@@ -83,7 +83,7 @@ def _parse(response: Response, structure: Callable[[Any, Response, Any], T | _Fl
         return structure(orjson.loads(response.body), response, about)
     except orjson.JSONDecodeError:
         return _Flaw("it is not JSON")
-    except (WrongShapeError, KeyError, TypeError, AttributeError):
+    except (_WrongShapeError, KeyError, TypeError, AttributeError):
         return _Flaw("it is not the documented shape")
 
 
@@ -188,7 +188,7 @@ def _check_result(body: Any, response: Response, _: None) -> CheckResult:
     data = _unwrapped(body)
     token = read_text(data["verify_token"])
     if not token:
-        raise WrongShapeError
+        raise _WrongShapeError
     return CheckResult(token, data.get("is_test") is True, request_id_of(response.headers))
 
 
@@ -212,7 +212,7 @@ def _verified_user(body: Any, response: Response, _: None) -> VerifiedUser:
                 return VerifiedUser(canonical_recipient(to), request_id_of(response.headers))
             except InvalidRequestError:
                 break
-    raise WrongShapeError
+    raise _WrongShapeError
 
 
 def read_settings(response: Response) -> ProjectSettings:
@@ -239,5 +239,5 @@ def _unwrapped(body: Any) -> dict[str, Any]:
     """Return the object itself, or what an older version of the API wraps in ``data``."""
     data = body.get("data", body)
     if not isinstance(data, dict):
-        raise WrongShapeError
+        raise _WrongShapeError
     return cast("dict[str, Any]", data)
