@@ -144,8 +144,8 @@ def test_the_picture_of_the_tree_is_true() -> None:
 @pytest.mark.parametrize(
     ("kind", "attributes"),
     [
-        (KodmobiError, {"outcome"}),
-        (CooldownError, {"outcome", "retry_after", "session_id", "channel"}),
+        (KodmobiError, {"outcome", "retryable"}),
+        (CooldownError, {"outcome", "retry_after", "available_at", "session_id", "channel"}),
         (OutcomeUnknownError, {"outcome", "safe_after"}),
         (BulkStoppedError, {"outcome", "done", "error"}),
         (
@@ -156,7 +156,9 @@ def test_the_picture_of_the_tree_is_true() -> None:
 )
 def test_the_picture_names_every_attribute(kind: type[KodmobiError], attributes: set[str]) -> None:
     (line,) = re.findall(rf"^.*\b{kind.__name__} .*$", (_errors.__doc__ or "").partition("::")[2], re.MULTILINE)
-    assert set(vars(made(kind, Outcome.UNKNOWN))) == attributes
+    error = made(kind, Outcome.UNKNOWN)
+    computed = {name for name, value in vars(kind).items() if isinstance(value, property)}
+    assert {name for name in {*vars(error), *computed} if name[0] != "_"} == attributes
     assert {"outcome", *re.findall(r"\.([a-z_]+)", line)} == attributes
 
 
@@ -207,6 +209,7 @@ def test_an_error_comes_through_copying_and_pickling_whole(
             name: repr(value) for name, value in vars(error).items()
         }
         assert twin.outcome is outcome
+        assert twin.to_dict() == error.to_dict()
 
 
 def test_a_users_own_kind_of_error_comes_through_too() -> None:

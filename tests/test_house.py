@@ -26,7 +26,18 @@ REPOSITORY = Path(__file__).parents[1]
 
 # The rooms by kind, and the modules in them: each imports only from those above it.
 ROOMS = {
-    "_values": ("redaction", "assumptions", "channel", "plain", "errors", "models", "addresses", "settings", "hooks"),
+    "_values": (
+        "redaction",
+        "assumptions",
+        "channel",
+        "pydantic_schema",
+        "plain",
+        "errors",
+        "models",
+        "addresses",
+        "settings",
+        "hooks",
+    ),
     "_rules": (
         "exchange",
         "http_dates",
@@ -143,6 +154,12 @@ def test_only_the_transport_and_its_pool_know_aiohttp() -> None:
     }
 
 
+def test_only_what_pydantic_asks_for_knows_pydantic() -> None:
+    knowing = importers("pydantic") | importers("pydantic_core")
+    assert {name for name in knowing if name.partition(".")[0] != "integrations"} == {"_values.pydantic_schema"}
+    assert importers("kodmobi_async._values.pydantic_schema") == {"_values.plain", "_values.errors"}
+
+
 def test_only_the_retry_policy_knows_tenacity() -> None:
     assert importers("tenacity") == {"_rules.retry"}
 
@@ -201,7 +218,18 @@ def test_importing_the_package_opens_no_door() -> None:
     )
     loaded = done.stdout.split()
     assert "kodmobi_async._calls.client" in loaded
-    doors = ("typer", "click", "rich", "redis", "pytest", "aiohttp.web", "fastapi", "starlette")
+    doors = (
+        "typer",
+        "click",
+        "rich",
+        "redis",
+        "pytest",
+        "aiohttp.web",
+        "fastapi",
+        "starlette",
+        "pydantic",
+        "pydantic_core",
+    )
     ours = ("cli", "emulator", "integrations", "redis", "testing")
     closed = (*doors, *(f"kodmobi_async.{door}" for door in ours))
     assert [name for name in loaded if any(comes_from(name, door) for door in closed)] == []

@@ -174,6 +174,7 @@ def shown_by(error: BaseException) -> str:
     for link in graph_of(error):
         texts += [str(link), repr(link), repr(link.args), repr(vars(link)), repr(getattr(link, "__notes__", ()))]
         texts += map(repr, vars(link).values())
+        texts += [repr(link.to_dict())] if isinstance(link, KodmobiError) else []
         texts += traceback.TracebackException.from_exception(link, capture_locals=True).format()
         texts.append(pickle.dumps(link).decode("latin-1"))
         restored = pickle.loads(pickle.dumps(link))

@@ -2,12 +2,12 @@
 
 ::
 
-    KodmobiError                         .outcome
+    KodmobiError                         .outcome .retryable
     ├── ConfigurationError               also a ValueError: bad key, address, setting
     ├── InvalidRequestError              also a ValueError: not a ULID, not a channel name; before any I/O
     ├── ClientClosedError                the client, or the session it borrows, is closed
     ├── WrongLoopError                   the client belongs to another event loop
-    ├── CooldownError                    .retry_after .session_id .channel
+    ├── CooldownError                    .retry_after .available_at .session_id .channel
     ├── CooldownUnavailableError         the shared windows are unavailable; nothing was sent
     ├── TransportError                   provably nothing reached the service
     ├── OutcomeUnknownError              it may have been done: .safe_after
@@ -35,12 +35,16 @@ to an exception that does.
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from kodmobi_async._values.plain import plain
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
     from pydantic.json_schema import JsonSchemaValue
     from pydantic_core import CoreSchema
@@ -48,6 +52,10 @@ if TYPE_CHECKING:
 
 LATER: Final = frozenset({408, 421, 425, 503})
 """Statuses with which the service responds that it did nothing, and may do it another time."""
+
+
+KEYS: Final = {"error": "cause"}
+"""Attributes of errors that ``to_dict()`` has under another name, as theirs says something else there."""
 
 
 class Outcome(StrEnum):
@@ -95,28 +103,37 @@ class KodmobiError(Exception):
     def to_dict(self) -> dict[str, Any]:
         """Return the error as dictionaries, lists, strings and numbers.
 
-        ``error`` is its class, ``text`` what it says, and the rest are its attributes. `CooldownError` names the
-        session, as it was asked for.
+        ``error`` is its class, ``text`` what it says, ``cause`` the error that stopped a run, and the rest are its
+        attributes, those of a subclass too; names with a leading underscore are left out. `CooldownError` names the
+        session in full, as it was asked for.
         """
-        known = {name: value for name, value in vars(self).items() if name not in ("outcome", "error", "__notes__")}
-        cause = {"cause": self.error} if isinstance(self, BulkStoppedError) else {}
         described = {"error": type(self).__name__, "outcome": self.outcome, "retryable": self.retryable}
-        return {name: plain(value) for name, value in {**described, "text": str(self), **known, **cause}.items()}
+        own = {KEYS.get(name, name): value for name, value in vars(self).items() if name[0] != "_"}
+        return {name: plain(value) for name, value in {**described, "text": str(self), **own}.items()}
+
+    # (as results have them)
+    def keys(self) -> Collection[str]:
+        """Return the names, so that ``dict(error)`` and what relies on it, such as FastAPI, takes the error."""
+        return self.to_dict().keys()
+
+    def __getitem__(self, name: str) -> Any:
+        return self.to_dict()[name]
+
+    __iter__ = None
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Let pydantic take the error, and write it as its dictionary."""
-        from pydantic_core import core_schema  # noqa: PLC0415 only pydantic calls this
+    def __get_pydantic_core_schema__(cls, _source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Let pydantic take the error itself, or the dictionary of one."""
+        from kodmobi_async._values import pydantic_schema  # noqa: PLC0415 only pydantic calls this
 
-        return core_schema.is_instance_schema(
-            cls, serialization=core_schema.plain_serializer_function_ser_schema(plain)
-        )
+        return pydantic_schema.error_schema(cls, KodmobiError, KEYS, handler)
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, _: CoreSchema, __: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Describe what all errors have."""
-        texts = {name: {"type": "string"} for name in ("error", "outcome", "text")}
-        return {"type": "object", "title": cls.__name__, "properties": {**texts, "retryable": {"type": "boolean"}}}
+    def __get_pydantic_json_schema__(cls, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Describe what all errors have, and the numbers of this one."""
+        from kodmobi_async._values import pydantic_schema  # noqa: PLC0415 as above
+
+        return pydantic_schema.error_json_schema(cls, KodmobiError, KEYS)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, self.__dict__.copy())
@@ -145,7 +162,7 @@ class CooldownError(KodmobiError):
     ``ACCEPTED`` where the refusal of a repeat proved that an earlier, unanswered request of the same call arrived.
 
     Attributes:
-        retry_after: Seconds until the next send may go.
+        retry_after: Seconds until the next send may go, counted from when the error was made.
         session_id: The session, in canonical spelling; ``None`` where a session was about to be created.
         channel: The channel; ``None`` where it is the service's choice, or has nothing to do with it.
     """
@@ -158,11 +175,22 @@ class CooldownError(KodmobiError):
         session_id: str | None,
         channel: str | None,
         outcome: Outcome | None = None,
+        available_at: datetime | None = None,
     ) -> None:
         super().__init__(message, outcome=outcome)
         self.retry_after = retry_after
         self.session_id = session_id
         self.channel = channel
+        self._available_at = time.time() + retry_after if available_at is None else available_at.timestamp()
+
+    @property
+    def available_at(self) -> datetime:
+        """When the next send may go, by this machine's wall clock, in UTC; ``retry_after`` is the exact number."""
+        return datetime.fromtimestamp(self._available_at, UTC)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what every error returns, and ``available_at``."""
+        return {**super().to_dict(), "available_at": plain(self.available_at)}
 
     @property
     def _may_pass(self) -> bool:
@@ -269,8 +297,9 @@ class ResponseError(KodmobiError):
 
     @property
     def _may_pass(self) -> bool:
-        # "try again later", unless the class names a lasting reason
-        return self.status in LATER and type(self) in (ResponseError, ServerError)
+        # "try again later", or a read that the service failed at; unless the class names a lasting reason
+        later = self.status in LATER or (self.outcome is Outcome.NOT_SENT and isinstance(self, ServerError))
+        return later and not isinstance(self, _LASTING)
 
 
 class BadRequestError(ResponseError):
@@ -319,3 +348,16 @@ class RateLimitedError(ResponseError):
 
 class ServerError(ResponseError):
     """The service has a problem of its own."""
+
+
+_LASTING: Final = (
+    BadRequestError,
+    WrongCodeError,
+    AuthenticationError,
+    NotFoundError,
+    SessionExpiredError,
+    ChannelUnavailableError,
+    RecipientBlockedError,
+    ChallengeError,
+    BalanceError,
+)

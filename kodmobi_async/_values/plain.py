@@ -1,49 +1,67 @@
 """Results as plain values: what JSON takes, and what pydantic and FastAPI ask for.
 
-pydantic is imported only when it asks. It then sees a model of the same fields, so that OpenAPI shows the documented
-shape; what it validates becomes the result itself again.
+pydantic is imported only when it asks.
 """
 
 from __future__ import annotations
 
-import inspect
-import re
-from datetime import datetime
+import functools
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from enum import Enum
-from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
-from ulid import ULID
-
-from kodmobi_async._values.channel import Channel
 
 if TYPE_CHECKING:
-    from collections.abc import KeysView
+    from collections.abc import Callable, Collection
 
-    from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
     from pydantic.json_schema import JsonSchemaValue
     from pydantic_core import CoreSchema
 
-_ULID: Final = r"^[0-7][0-9A-HJKMNP-TV-Z]{25}$"
-# An entry of a docstring's section "Attributes" or "Args", up to the next one or the end.
-_ENTRY: Final = re.compile(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
-
 
 def plain(value: object) -> Any:
-    """Return a value as JSON takes it: times in ISO 8601, ULIDs and members of enumerations as strings."""
-    convert = getattr(value, "to_dict", None)
-    if convert is not None:
-        return convert()
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, ULID):
-        return str(value)
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType] of anything
-    return value
+    """Return a value as JSON takes it: times in ISO 8601, ULIDs and members of enumerations as strings.
+
+    What JSON has no form for, such as an object of a user's in a user's own error, becomes its ``str``.
+    """
+    kind: Any = type(value)
+    return _writer_of(kind)(value)
+
+
+def _iso(moment: datetime) -> str:
+    """Return a time in UTC; without an offset it is in UTC already, as the service's are."""
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=UTC).isoformat()
+    try:
+        return moment.astimezone(UTC).isoformat()
+    except OverflowError:  # year 1 or 9999 with an offset that leads out of the calendar
+        return moment.isoformat()
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
+_WRITERS: Final[tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...]] = (
+    (Enum, lambda member: plain(member.value)),
+    ((str, int, NoneType), lambda value: value),
+    (float, _finite),
+    (datetime, _iso),
+    (Mapping, lambda mapping: {str(plain(name)): plain(value) for name, value in mapping.items()}),
+    ((list, tuple, set, frozenset), lambda values: [plain(value) for value in values]),
+)
+
+
+@functools.lru_cache(maxsize=256)
+def _writer_of(kind: type) -> Callable[[Any], Any]:
+    for kinds, write in _WRITERS:
+        if issubclass(kind, kinds):
+            return write
+    return getattr(kind, "to_dict", str)
 
 
 class Plain:
@@ -54,91 +72,45 @@ class Plain:
     def to_dict(self) -> dict[str, Any]:
         """Return the result as dictionaries, lists, strings and numbers, by the names of the API.
 
-        Times are in ISO 8601 with their offset. ``orjson.dumps(result, default=lambda value: value.to_dict())`` writes
-        a result, or anything that holds results, as JSON.
+        Times are in ISO 8601 and in UTC: ``"2025-10-28T10:31:00+00:00"``. Private data is as it is in the result: this
+        is for storing and sending, not for logs. ``orjson.dumps(result, default=lambda value: value.to_dict())``
+        writes a result, or anything that holds results, as JSON.
         """
-        return {name: plain(getattr(self, name)) for name in self.keys()}
+        return {name: plain(getattr(self, name)) for name in _names_of(self)}
 
-    def keys(self) -> KeysView[str]:
+    def keys(self) -> Collection[str]:
         """Return the names, so that ``dict(result)`` and what relies on it, such as FastAPI, takes the result."""
-        return _names(type(self))
+        return _names_of(self)
+
+    # a result is no collection: handed over for one, it is refused at once
+    __iter__ = None
 
     def __getitem__(self, name: str) -> Any:
         """Return the plain value of a field."""
-        if name not in self.keys():
+        if name not in _names_of(self):
             raise KeyError(name)
         return plain(getattr(self, name))
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(cls, _source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Let pydantic take the result itself, or the plain values of one."""
-        from pydantic_core import core_schema  # noqa: PLC0415 only pydantic calls this
+        from kodmobi_async._values import pydantic_schema  # noqa: PLC0415 only pydantic calls this
 
-        model = _model_of(cls)
-
-        def restore(read: BaseModel) -> Plain:
-            return cls(**{name: _restored(hint, getattr(read, name)) for name, hint in _hints(cls).items()})
-
-        restored = core_schema.no_info_after_validator_function(restore, handler.generate_schema(model))
-        return core_schema.json_or_python_schema(
-            json_schema=restored,
-            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), restored]),
-            serialization=core_schema.plain_serializer_function_ser_schema(plain),
-        )
+        return pydantic_schema.result_schema(cls, handler)
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Describe the result as the model of its fields."""
-        return handler(_model_of(cls).__pydantic_core_schema__)
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Describe the fields of the result."""
+        from kodmobi_async._values import pydantic_schema  # noqa: PLC0415 as above
+
+        return pydantic_schema.result_json_schema(cls, schema, handler)
 
 
-def _fields(cls: type[Plain]) -> dict[str, attrs.Attribute[Any]]:
-    return {field.name: field for field in attrs.fields(cls)}  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] results are attrs classes
+def _names_of(result: Plain) -> tuple[str, ...]:
+    kind: Any = type(result)
+    return _field_names(kind)
 
 
-def _names(cls: type[Plain]) -> KeysView[str]:
-    return _fields(cls).keys()
-
-
-def _hints(cls: type[Plain]) -> dict[str, Any]:
-    hints = get_type_hints(cls)
-    return {name: hints[name] for name in _names(cls)}
-
-
-_models: Final[dict[type[Plain], type[BaseModel]]] = {}
-
-
-def _model_of(cls: type[Plain]) -> type[BaseModel]:
-    """Return a model of the same name and fields, each described as in the docstring."""
-    from pydantic import Field, create_model  # noqa: PLC0415 as above
-
-    if cls in _models:
-        return _models[cls]
-    described = {name: " ".join(text.split()) for name, text in _ENTRY.findall(inspect.getdoc(cls) or "")}
-    fields: dict[str, Any] = {}
-    for name, field in _fields(cls).items():
-        default = ... if field.default is attrs.NOTHING else field.default
-        fields[name] = (_as_read(_hints(cls)[name]), Field(default, description=described.get(name)))
-    model: type[BaseModel] = create_model(
-        cls.__name__, __doc__=(inspect.getdoc(cls) or "").partition("\n")[0], **fields
-    )
-    _models[cls] = model
-    return model
-
-
-def _as_read(hint: Any) -> Any:
-    """Return what pydantic reads a field as: a session id is its characters, a channel is its name."""
-    from pydantic import AwareDatetime, StringConstraints  # noqa: PLC0415 as above
-
-    if get_origin(hint) in (Union, UnionType):
-        return Union[tuple(map(_as_read, get_args(hint)))]  # noqa: UP007 made of what is in it
-    kinds = {ULID: Annotated[str, StringConstraints(pattern=_ULID)], datetime: AwareDatetime, Channel: str}
-    return kinds.get(hint, hint)
-
-
-def _restored(hint: Any, value: Any) -> Any:
-    """Return what pydantic has read as the field has it."""
-    kinds = get_args(hint) or (hint,)
-    if isinstance(value, str) and Channel in kinds and value in Channel.__members__.values():
-        return Channel(value)
-    return ULID.from_str(value) if hint is ULID else value
+@functools.cache
+def _field_names(cls: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in attrs.fields(cls))
