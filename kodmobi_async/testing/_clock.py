@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import isfinite
 from threading import Lock
 from typing import TYPE_CHECKING, Final
@@ -62,13 +62,18 @@ def movable_clock() -> Generator[MovableClock]:
     """
     with no_real_service():
         _Shift.install()
-        yield MovableClock()
+        _Shift.users += 1
+        try:
+            yield MovableClock()
+        finally:
+            _Shift.users -= 1
 
 
 class _Shift:
     """What was added to the time of the process's event loops."""
 
     seconds = 0.0
+    users = 0
     lock = Lock()
     _is_installed = False
 
@@ -91,8 +96,8 @@ class _Shift:
     def system_time(cls) -> float:
         """Return the system's time as loops see it, for a clock that moves on to the running loop."""
         loop = asyncio.get_running_loop()
-        if not isinstance(loop, asyncio.BaseEventLoop):
-            raise RuntimeError(  # noqa: TRY004 the program's environment is wrong, not an argument
+        if cls.users and not isinstance(loop, asyncio.BaseEventLoop):
+            raise RuntimeError(
                 f"the test's clock cannot move a loop of {type(loop).__module__}: run the tests on asyncio's own loops"
             )
         return time.monotonic() + cls.seconds
@@ -111,10 +116,8 @@ def _running_loops() -> list[asyncio.BaseEventLoop]:
 
 
 def _wake(loop: asyncio.BaseEventLoop) -> None:
-    try:
+    with suppress(RuntimeError):  # it was closed a moment ago
         loop.call_soon_threadsafe(_nothing)
-    except RuntimeError:
-        return  # it was closed a moment ago
 
 
 def _nothing() -> None:
