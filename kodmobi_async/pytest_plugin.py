@@ -92,12 +92,12 @@ def kodmobi_clock() -> Iterator[MovableClock]:
 
 
 def _fault(
-    kind: str, *args: Any, times: int = 1, endpoint: str | None = "send", **kwargs: Any
+    kind: str | None = None, /, *args: Any, times: int = 1, endpoint: str | None = "send", **kwargs: Any
 ) -> tuple[Fault, int, str | None]:
     """Return what a marker scripts."""
     from kodmobi_async.emulator import Fault  # noqa: PLC0415 as above
 
-    if kind not in _KINDS:
+    if kind is None or kind not in _KINDS:
         pytest.fail(f"kodmobi_fault takes one of {', '.join(_KINDS)}, not {kind!r}", pytrace=False)
     fault: Fault = getattr(Fault, kind)(*args, **kwargs)
     return fault, times, endpoint
