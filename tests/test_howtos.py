@@ -69,7 +69,7 @@ def test_the_one_for_javascript(tmp_path: Path, environment: dict[str, str]) -> 
 
 def test_the_one_for_go(tmp_path: Path, environment: dict[str, str]) -> None:
     go = program("go", "Go")
-    (tmp_path / "go.mod").write_text("module login\n", "utf-8")
+    (tmp_path / "go.mod").write_text("module login\n\ngo 1.18\n", "utf-8")
     (tmp_path / "login_test.go").write_text(code("go", "go"), "utf-8")
     settings = {"GOCACHE": str(tmp_path / "cache"), "GOFLAGS": "-count=1"}
     assert run([go, "test", "-v"], tmp_path, environment | settings).count("--- PASS") == 3
