@@ -136,7 +136,7 @@ async def test_the_session_is_in_a_signed_cookie_that_scripts_cannot_read(emulat
         f"{content}.{signature[::-1]}",
         "x",
         ".",
-        "é.é",
+        "*.*",
         f"{other}.{other}",
     ):
         browser.cookie = f"{name}={forged}"

@@ -212,10 +212,11 @@ def _json_lines(first: str, columns: Columns) -> Layout:
 
     try:
         has = f"the first one has {listed(tuple(_object(first)))}"
+        advice = f"; name another key with {SESSION_OPTION}"
     except RowError as error:
-        has = f"the first line is {error}, and JSON Lines has one object a line"
+        has, advice = f"the first line is {error}, and JSON Lines has one object a line", ""
     if columns.session is None:
-        refusal = f"no row of the input has a session_id: {has}; name another key with {SESSION_OPTION}"
+        refusal = f"no row of the input has a session_id: {has}{advice}"
     else:
         refusal = f"no row of the input has the key that {SESSION_OPTION} names: {has}"
     requirements = [Requirement(lambda text: bool(keys_in(text)[0]), refusal)]

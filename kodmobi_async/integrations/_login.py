@@ -194,9 +194,12 @@ class LoginFlow:
         """Yield the state every second, until the login has ended; the service is asked once."""
         login = self._read(cookie)
         channels = await client.channels(login.session_id)
-        while login.expires_in > 0:
-            yield await self._state(client, login, channels, None)
-            await asyncio.sleep(min(1.0, login.expires_in))
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + login.expires_in
+        while (left := ends - loop.time()) > 0:
+            state = await self._state(client, login, channels, None)
+            yield attrs.evolve(state, expires_in=left)
+            await asyncio.sleep(min(1.0, left))
 
     async def check(
         self, client: KodmobiClient, cookie: str | None, code: str, address: str, challenge: str | None
