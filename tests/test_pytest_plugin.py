@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import tomllib
 from pathlib import Path
 
@@ -69,6 +70,13 @@ def test_no_case_of_the_example_sleeps_or_takes_ten_lines() -> None:
     assert len(cases) == 8 + 2  # fixtures
     assert all((case.end_lineno or 0) - case.lineno < 9 for case in cases)
     assert "sleep" not in source
+
+
+def test_the_howto_runs_as_it_stands(pytester: pytest.Pytester) -> None:
+    text = (REPOSITORY / "docs" / "howto" / "pytest.md").read_text("utf-8")
+    with_pytest, without = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    pytester.makepyfile(test_with=with_pytest, test_without=without)
+    run(pytester, passed=3)
 
 
 def test_asynchronous_tests_of_both_plugins_use_the_fixtures(pytester: pytest.Pytester) -> None:
