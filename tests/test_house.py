@@ -10,8 +10,8 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -171,17 +171,30 @@ def test_the_emulator_shares_nothing_with_the_client() -> None:
             assert {each for each in ours if not comes_from(each, "kodmobi_async.emulator")} == set(), name
 
 
+def listed_for_type_checkers() -> set[str]:
+    """Return the public names by module, as type checkers see the package's opening."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text("utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    assert len(imports) == len(block.body)
+    return {f"{node.module}.{name.name}" for node in imports for name in node.names}
+
+
 def test_the_public_names_are_sorted_and_complete() -> None:
-    public = {
-        name for name, value in vars(kodmobi_async).items() if name[0] != "_" and not isinstance(value, ModuleType)
-    }
-    public.discard("annotations")  # the __future__ import
-    assert list(kodmobi_async.__all__) == sorted({*public, "__version__"})
+    names = {name.rpartition(".")[2] for name in listed_for_type_checkers()}
+    assert list(kodmobi_async.__all__) == sorted({*names, "__version__"})
 
 
-def test_the_packages_opening_imports_no_more_than_it_lists() -> None:
-    taken = {name.rpartition(".")[2] for name in modules()["__init__"] if comes_from(name, "kodmobi_async")}
-    assert taken == set(kodmobi_async.__all__)
+def test_the_public_names_stand_where_type_checkers_see_them() -> None:
+    for name in listed_for_type_checkers():
+        module, _, value = name.rpartition(".")
+        assert getattr(kodmobi_async, value) is getattr(import_module(module), value)
+    assert set(kodmobi_async.__all__) <= set(dir(kodmobi_async))
+
+
+def test_the_package_has_no_other_names() -> None:
+    with pytest.raises(AttributeError, match="module 'kodmobi_async' has no attribute 'Kodmobi'"):
+        _ = kodmobi_async.Kodmobi  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue] that is it
 
 
 def public_objects() -> Iterator[tuple[str, object]]:
@@ -210,13 +223,16 @@ def test_every_module_says_what_it_is_for() -> None:
         assert ast.get_docstring(ast.parse(path.read_text("utf-8"))), path
 
 
-def test_importing_the_package_opens_no_door() -> None:
-    code = "import sys, kodmobi_async; print(*sys.modules, sep='\\n')"
+def loaded_by(code: str) -> list[str]:
+    """Return the modules that a fresh interpreter has loaded after it has run the code."""
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, env=environment, timeout=60
-    )
-    loaded = done.stdout.split()
+    command = [sys.executable, "-c", f"import sys; {code}; print(*sys.modules, sep='\\n')"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, env=environment, timeout=60)
+    return done.stdout.split()
+
+
+def test_importing_the_client_opens_no_door() -> None:
+    loaded = loaded_by("from kodmobi_async import *")
     assert "kodmobi_async._calls.client" in loaded
     doors = (
         "typer",
@@ -230,9 +246,15 @@ def test_importing_the_package_opens_no_door() -> None:
         "pydantic",
         "pydantic_core",
     )
-    ours = ("cli", "emulator", "integrations", "redis", "testing")
+    ours = ("cli", "emulator", "integrations", "redis", "testing", "pytest_plugin")
     closed = (*doors, *(f"kodmobi_async.{door}" for door in ours))
     assert [name for name in loaded if any(comes_from(name, door) for door in closed)] == []
+
+
+def test_importing_the_package_imports_nothing_else() -> None:
+    loaded = loaded_by("import kodmobi_async")
+    assert {name for name in loaded if comes_from(name, "kodmobi_async")} == {"kodmobi_async", "kodmobi_async._version"}
+    assert "aiohttp" not in loaded
 
 
 def test_type_checkers_are_told_that_the_package_is_typed() -> None:

@@ -527,11 +527,9 @@ INVALID: Final[dict[str, Callable[[KodmobiClient], Any]]] = {
 @pytest.mark.parametrize("name", INVALID)
 async def test_nothing_private_comes_out_of_an_input_that_is_refused(name: str) -> None:
     async with KodmobiClient(KEY, secret_key=SECRET_KEY, base_url="http://127.0.0.1:9") as client:
-        try:
+        with pytest.raises((InvalidRequestError, ConfigurationError)) as caught:
             await INVALID[name](client)
-        except (InvalidRequestError, ConfigurationError) as error:
-            caught = error
-    shown = shown_by(caught)
+    shown = shown_by(caught.value)
     assert_nothing_private(shown)
     assert "4155557391" not in shown
     assert "canary" not in shown

@@ -126,7 +126,7 @@ class Transport:
         ssl: ssl.SSLContext | None = None,
         proxy: Secret[str] | None = None,
     ) -> None:
-        self._base_url = base_url
+        self.base_url = base_url
         self._keys = keys
         self._limits = limits
         self._borrowed = session
@@ -201,7 +201,7 @@ class Transport:
         async with asyncio.timeout_at(deadline):
             response = await self._borrowed.request(
                 request.method,
-                self._base_url + request.target,
+                self.base_url + request.target,
                 data=None if request.body is None else _NotedBody(request.body, progress),
                 headers=self._headers_of(request),
                 # never rounded up to whole seconds, as aiohttp does with long ones
@@ -241,7 +241,7 @@ class Transport:
 
     async def _open(self) -> Pool:
         pool = self._pool = Pool(
-            self._base_url, self._headers, self._keys, self._limits, ssl=self._ssl, proxy=self._proxy
+            self.base_url, self._headers, self._keys, self._limits, ssl=self._ssl, proxy=self._proxy
         )
         # A loop finishes its asynchronous generators before it closes: a client that nobody closed leaves no open
         # connection behind.

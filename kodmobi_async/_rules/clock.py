@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+system_time: Callable[[], float] = time.monotonic
+"""What the clocks of different loops are compared with; `kodmobi_async.testing` moves it together with them."""
+
 
 class LoopClock:
     """The time of the running loop, without a gap where a closed loop is followed by another one.
@@ -65,7 +68,7 @@ class LoopClock:
         if self.loop is not None and not self.loop.is_closed() and not self.is_forked:
             raise WrongLoopError("this belongs to another event loop, which is still open")
         # A closed loop need not know the time any more, so both are compared with the system's clock.
-        lead = loop.time() - time.monotonic()
+        lead = loop.time() - system_time()
         if self.loop is not None:
             self.offset = max(self.offset + self._lead - lead, self.latest - loop.time())
         self.loop, self._process, self._lead = loop, os.getpid(), lead

@@ -160,7 +160,7 @@ async def _ask(prompt: str, *, hidden: bool = False) -> str:
             raise InvalidRequestError("standard input ends before the code, or the token: pipe it in")
         return line.strip()
     try:
-        typed = await asyncio.to_thread(getpass.getpass if hidden else input, prompt)
+        typed = await (asyncio.to_thread(getpass.getpass, prompt) if hidden else asyncio.to_thread(input, prompt))
     except EOFError:
         raise InvalidRequestError("nothing was typed") from None
     return typed.strip()

@@ -55,7 +55,7 @@ def _app_for(emulator: Emulator, window: float) -> web.Application:
             limits=Limits(window=window),
         )
 
-    page = importlib.resources.files(__package__).joinpath("login_page.html").read_text("utf-8")
+    page = importlib.resources.files("kodmobi_async.cli").joinpath("login_page.html").read_text("utf-8")
 
     async def show_page(_: web.Request) -> web.Response:
         return web.Response(text=page, content_type="text/html")

@@ -92,29 +92,28 @@ def make_router(
     def cookie_of(request: Request) -> str | None:
         return request.cookies.get(flow.cookie_name)
 
-    Client = Annotated[KodmobiClient, Depends(get_client)]  # noqa: N806 a type
-    LoginCookie = Annotated[str | None, Depends(cookie_of)]  # noqa: N806 a type
+    a_client, a_cookie = Depends(get_client), Depends(cookie_of)
 
-    async def start(asked: StartLogin, response: Response, client: Client) -> LoginPage:
+    async def start(asked: StartLogin, response: Response, client: Annotated[KodmobiClient, a_client]) -> LoginPage:
         state, cookie = await flow.start(client, asked.to, asked.channel, asked.challenge)
         response.headers.update(NOT_STORED)
         _set(response, cookie)
         return _page(state)
 
-    async def resend(asked: Resend, response: Response, client: Client, cookie: LoginCookie) -> LoginPage:
+    async def resend(asked: Resend, response: Response, client: Annotated[KodmobiClient, a_client], cookie: Annotated[str | None, a_cookie]) -> LoginPage:
         response.headers.update(NOT_STORED)
         return _page(await flow.resend(client, cookie, asked.channel, asked.challenge))
 
-    async def state(response: Response, client: Client, cookie: LoginCookie) -> LoginPage:
+    async def state(response: Response, client: Annotated[KodmobiClient, a_client], cookie: Annotated[str | None, a_cookie]) -> LoginPage:
         response.headers.update(NOT_STORED)
         return _page(await flow.state(client, cookie))
 
-    async def events(client: Client, cookie: LoginCookie) -> StreamingResponse:
+    async def events(client: Annotated[KodmobiClient, a_client], cookie: Annotated[str | None, a_cookie]) -> StreamingResponse:
         states = flow.states(client, cookie)
         first = await anext(states)  # what is wrong is an error, and no stream
         return StreamingResponse(_stream(first, states), media_type="text/event-stream", headers=NOT_STORED)
 
-    async def check(asked: CheckCode, request: Request, client: Client, cookie: LoginCookie) -> Response:
+    async def check(asked: CheckCode, request: Request, client: Annotated[KodmobiClient, a_client], cookie: Annotated[str | None, a_cookie]) -> Response:
         user = await flow.check(client, cookie, asked.code, address_of(request), asked.challenge)
         response = await _response_of(on_verified(request, user))
         _set(response, flow.no_cookie)
