@@ -1,8 +1,8 @@
-"""What the server does, in one step each.
+"""The scripts that the server runs: one atomic step each.
 
-A pair has one key. Its value is the token of whoever holds the reservation, or ``-`` while the window is open; its
+A pair has one key. Its value is the token of the reservation that holds it, or ``-`` while the window is open; its
 expiry is the end of the lease, or of the window. Every script touches that one key, so that a cluster can run it, and
-decides by the server's clock. Whoever waits elsewhere is told of a change over the channel of the key's own name.
+decides by the server's clock. It publishes a change of the slot on the channel that has the key's name.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import attrs
 
 @attrs.frozen
 class Script:
-    """A script, and the digest by which a server that has seen it knows it.
+    """A script.
 
     Attributes:
         text: In Lua.
-        digest: What ``EVALSHA`` takes.
+        digest: What ``EVALSHA`` takes: the server knows the scripts that it has run.
     """
 
     text: str
@@ -34,22 +34,22 @@ FREE: Final = 0
 BLOCKED: Final = 1
 RESERVED: Final = 2
 
-# token, lease in ms → state that stands in the way (FREE: none, the slot is ours), its rest in ms
+# token, lease in ms → the state that prevents the reservation, what is left of it in ms; {0, 0} if it is made
 RESERVE: Final = Script("""
 local held = redis.call('GET', KEYS[1])
-if not held or held == ARGV[1] then  -- our own token: the reply to an earlier try was lost
+if not held or held == ARGV[1] then  -- our own token: the reply to an earlier attempt was lost
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
   return {0, 0}
 end
 local left = redis.call('PTTL', KEYS[1])
-if left < 0 then  -- somebody took the expiry away: nothing may block a pair for ever
+if left < 0 then  -- somebody removed the expiry: nothing may block a pair forever
   left = tonumber(ARGV[2])
   redis.call('PEXPIRE', KEYS[1], left)
 end
 return {held == '-' and 1 or 2, left}
 """)
 
-# token, window in ms → {1, 0}, or {0, 0} where another holds the slot: its own settling counts then
+# token, window in ms → {1, 0}, or {0, 0} if another reservation holds the slot
 START: Final = Script("""
 local held = redis.call('GET', KEYS[1])
 local window = tonumber(ARGV[2])
@@ -71,7 +71,7 @@ redis.pcall('PUBLISH', KEYS[1], '')
 return {1, 0}
 """)
 
-# token → {1, 0}, or {0, 0} where the slot is not this token's
+# token → {1, 0}, or {0, 0} if this reservation does not hold the slot
 RELEASE: Final = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return {0, 0}
@@ -81,7 +81,7 @@ redis.pcall('PUBLISH', KEYS[1], '')
 return {1, 0}
 """)
 
-# a name for it, window in ms → state, and what is left of it in ms; a reservation is left as it is
+# any name, window in ms → the state, what is left of it in ms; a reservation stays as it is
 OBSERVE: Final = Script("""
 local held = redis.call('GET', KEYS[1])
 local window = tonumber(ARGV[2])
@@ -96,8 +96,8 @@ end
 return {1, left}
 """)
 
-# → state, its rest in ms
-LOOK: Final = Script("""
+# → the state, what is left of it in ms
+READ: Final = Script("""
 local held = redis.call('GET', KEYS[1])
 if not held then
   return {0, 0}

@@ -1,4 +1,4 @@
-"""All that reaches out to the server in the life of one event loop."""
+"""The connections to the server, for as long as one event loop lives."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from kodmobi_async._values.errors import ConfigurationError
-from kodmobi_async.redis._bell import Bell
-from kodmobi_async.redis._courier import Courier
+from kodmobi_async.redis._pipeline import Pipeline
+from kodmobi_async.redis._subscription import Subscription
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-# Connections for the courier's trips, the bell's one, and as many again that a broken trip has not given back yet.
-_CONNECTIONS: Final = 2 * (Courier.TRIPS + 1)
+# One for each batch and one for the subscription, and as many again that a failed batch has not yet returned.
+_MAX_CONNECTIONS: Final = 2 * (Pipeline.MAX_CONCURRENT_BATCHES + 1)
 
 
 def connect(url: str) -> Redis:
-    """Return a client for the server; nothing is connected yet.
+    """Return a client for the server; it connects when it is used.
 
-    It never repeats a command by itself: a repeated reservation would find itself in its own way.
+    It does not retry by itself: a batch has one timeout, and `Pipeline` counts the attempts.
 
     Raises:
-        ConfigurationError: This is no address of a server. The message never repeats it: it may hold a password.
+        ConfigurationError: This is not the address of a server. The message does not repeat it: it may hold a password.
     """
     try:
         options: dict[str, Any] = {"protocol": 2, "retry": Retry(NoBackoff(), 0), "driver_info": None}
-        options["max_connections"] = _CONNECTIONS
+        options["max_connections"] = _MAX_CONNECTIONS
         return Redis.from_url(url, **options)  # pyright: ignore[reportUnknownMemberType] its options are untyped
     except (ValueError, TypeError, AttributeError):
         raise ConfigurationError(
@@ -38,22 +38,22 @@ def connect(url: str) -> Redis:
         ) from None
 
 
-class Link:
-    """The connections, and what travels over them.
+class Connections:
+    """The connections of one event loop, and what uses them.
 
     Args:
         url: Of the server.
-        timeout: Seconds for a question and its repetition.
+        timeout: Seconds for a command, retries included.
     """
 
     def __init__(self, url: str, *, timeout: float) -> None:
         self._client = connect(url)
-        self.courier = Courier(self._client, timeout=timeout)
-        self.bell = Bell(self._client.connection_pool, patience=timeout)
+        self.pipeline = Pipeline(self._client, timeout=timeout)
+        self.subscription = Subscription(self._client.connection_pool, timeout=timeout)
         self._guard = self._closing()
 
     async def open(self) -> None:
-        """See that nothing stays open if nobody closes this: a loop finishes its generators before it closes."""
+        """Close the connections with the event loop if nobody does before: a loop finishes its generators first."""
         await anext(self._guard)
 
     async def aclose(self) -> None:
@@ -64,6 +64,6 @@ class Link:
         try:
             yield
         finally:
-            await self.bell.aclose()
-            await self.courier.aclose()
+            await self.subscription.aclose()
+            await self.pipeline.aclose()
             await self._client.aclose()
