@@ -7,7 +7,6 @@ import os
 
 from aiohttp import web
 
-from kodmobi_async import KodmobiClient
 from kodmobi_async.integrations.aiohttp import KODMOBI, kodmobi_context, kodmobi_errors
 
 routes = web.RouteTableDef()
@@ -27,9 +26,8 @@ async def remaining(request: web.Request) -> web.Response:
 
 
 def make_app() -> web.Application:
-    base_url = os.environ.get("KODMOBI_BASE_URL", "https://api.kod.mobi/session")
     app = web.Application(middlewares=[kodmobi_errors])
-    app.cleanup_ctx.append(kodmobi_context(lambda: KodmobiClient(base_url=base_url)))
+    app.cleanup_ctx.append(kodmobi_context())
     app.add_routes(routes)
     return app
 

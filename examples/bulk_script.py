@@ -4,20 +4,17 @@ KODMOBI_API_KEY=… python bulk_script.py sessions.txt sms
 """
 
 import asyncio
-import os
 import sys
 from pathlib import Path
 
 from kodmobi_async import BulkStoppedError, KodmobiClient, Outcome
-
-BASE_URL = os.environ.get("KODMOBI_BASE_URL", "https://api.kod.mobi/session")
 
 
 async def main(file: Path, channel: str) -> int:
     failed = 0
     with file.open(encoding="utf-8") as lines:
         requests = ((line.strip(), channel) for line in lines)
-        async with KodmobiClient(base_url=BASE_URL) as client, client.send_many(requests, max_wait=120.0) as outcomes:
+        async with KodmobiClient() as client, client.send_many(requests, max_wait=120.0) as outcomes:
             try:
                 async for outcome in outcomes:
                     if outcome.error is not None and outcome.error.outcome is not Outcome.ACCEPTED:

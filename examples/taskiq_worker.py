@@ -14,7 +14,6 @@ from kodmobi_async import KodmobiClient
 from kodmobi_async.integrations.taskiq import add_resend
 from kodmobi_async.redis import RedisCooldownTracker
 
-BASE_URL = os.environ.get("KODMOBI_BASE_URL", "https://api.kod.mobi/session")
 REDIS_URL = os.environ.get("REDIS_URL", "redis://localhost")
 
 
@@ -22,7 +21,7 @@ REDIS_URL = os.environ.get("REDIS_URL", "redis://localhost")
 async def open_client() -> AsyncGenerator[KodmobiClient]:
     async with (
         RedisCooldownTracker(REDIS_URL) as cooldowns,
-        KodmobiClient(base_url=BASE_URL, cooldowns=cooldowns) as client,
+        KodmobiClient(cooldowns=cooldowns) as client,
     ):
         yield client
 

@@ -11,6 +11,7 @@ from kodmobi_async._calls.bulk import SendMany
 from kodmobi_async._calls.client import KodmobiClient
 from kodmobi_async._rules.cooldown import CooldownTracker, MemoryCooldownTracker, Reservation
 from kodmobi_async._rules.normalize import normalize_code, normalize_phone
+from kodmobi_async._values.channel import Channel
 from kodmobi_async._values.errors import (
     AuthenticationError,
     BadRequestError,
@@ -56,7 +57,6 @@ from kodmobi_async._values.hooks import (
 )
 from kodmobi_async._values.models import (
     ChallengeSettings,
-    Channel,
     CheckResult,
     CodeFormat,
     ProjectSettings,

@@ -150,6 +150,7 @@ async def open_page(devtools: str) -> AsyncIterator[Page]:
             listening = asyncio.ensure_future(page.listen())
             for domain in ("Page", "Runtime", "Log"):
                 await page.command(f"{domain}.enable")
+            await page.command("Emulation.setFocusEmulationEnabled", enabled=True)
             try:
                 yield page
             finally:

@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 async def open_client() -> AsyncGenerator[KodmobiClient]:
     async with (
         RedisCooldownTracker(os.environ["REDIS_URL"]) as cooldowns,
-        KodmobiClient(
-            base_url=os.environ["KODMOBI_BASE_URL"], cooldowns=cooldowns, timeout=Timeout(total=20.0)
-        ) as client,
+        KodmobiClient(cooldowns=cooldowns, timeout=Timeout(total=20.0)) as client,
     ):
         yield client
 

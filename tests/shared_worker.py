@@ -44,7 +44,7 @@ async def main() -> None:
     loop = asyncio.get_running_loop()
     async with (
         RedisCooldownTracker(os.environ["REDIS_URL"]) as cooldowns,
-        KodmobiClient(base_url=os.environ["KODMOBI_BASE_URL"], cooldowns=cooldowns) as client,
+        KodmobiClient(cooldowns=cooldowns) as client,
     ):
         await cooldowns.remaining("01K8N1VMPN0EE389K72YW0CBM2", "warm")
         say("ready")

@@ -38,7 +38,7 @@ COMMAND = (sys.executable, "-m", "kodmobi_async")
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("KODMOBI_API_KEY", "FORCE_COLOR", "NO_COLOR", "COLUMNS", "GITHUB_ACTIONS"):
+    for name in ("KODMOBI_API_KEY", "KODMOBI_BASE_URL", "FORCE_COLOR", "NO_COLOR", "COLUMNS", "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -471,6 +471,45 @@ def test_emulated_channels_are_a_json_list(capsys: pytest.CaptureFixture[str]) -
     out, err = capsys.readouterr()
     assert [channel["type"] for channel in json.loads(out)] == ["telegram", "whatsapp", "sms", "email"]
     assert err.startswith("emulated: ")
+
+
+# -- the address ------------------------------------------------------------------------------------------------------
+
+
+def test_the_address_may_come_from_the_environment(
+    service: Background, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KODMOBI_BASE_URL", service.emulator.base_url)
+    assert main(["send", SESSION, "telegram"]) == 0
+    assert main(["channels"]) == 0
+    assert service.emulator.requests == {"send": 1, "channels": 1}
+
+
+def test_the_option_counts_before_the_environment(
+    service: Background, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KODMOBI_BASE_URL", "https://user:hunter2@kod.example")
+    assert send(service) == 0
+
+
+def test_a_wrong_address_in_the_environment_is_told_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KODMOBI_API_KEY", KEY)
+    monkeypatch.setenv("KODMOBI_BASE_URL", "https://user:hunter2@kod.example")
+    assert main(["send", SESSION, "telegram", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert one_line(err, "error: KODMOBI_BASE_URL takes an address like https://api.kod.mobi/session")
+    assert json.loads(out)["error"]["type"] == "ConfigurationError"
+    assert "hunter2" not in out + err
+
+
+def test_an_emulator_that_is_asked_for_counts_before_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KODMOBI_BASE_URL", "https://user:hunter2@kod.example")
+    assert main(["send", SESSION, "telegram", "--emulate"]) == 0
+    assert capsys.readouterr().err.startswith("emulated: http://127.0.0.1:")
 
 
 # -- the emulator as a command ----------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ COMMAND = (sys.executable, "-m", "kodmobi_async", "bulk")
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("KODMOBI_API_KEY", "FORCE_COLOR", "NO_COLOR", "COLUMNS", "GITHUB_ACTIONS"):
+    for name in ("KODMOBI_API_KEY", "KODMOBI_BASE_URL", "FORCE_COLOR", "NO_COLOR", "COLUMNS", "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -344,7 +344,7 @@ def test_many_rows_to_skip_do_not_hold_up_the_loop(
     service: Background, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "rows.csv"
-    source.write_text("bad\n" * 1_200 + f"{ONE},sms\n")
+    source.write_text("1\n" * 1_200 + f"{ONE},sms\n")
     assert bulk(service, source, "--json") == 8
     out, err = capsys.readouterr()
     assert counts(out) == {"sent": 1, "bad": 1_200}

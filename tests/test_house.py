@@ -26,12 +26,13 @@ REPOSITORY = Path(__file__).parents[1]
 
 # The rooms by kind, and the modules in them: each imports only from those above it.
 ROOMS = {
-    "_values": ("redaction", "assumptions", "models", "errors", "settings", "hooks"),
+    "_values": ("redaction", "assumptions", "channel", "plain", "errors", "models", "addresses", "settings", "hooks"),
     "_rules": (
         "exchange",
         "http_dates",
         "normalize",
         "requests",
+        "fields",
         "responses",
         "refusals",
         "clock",

@@ -536,6 +536,37 @@ def test_a_changed_input_and_another_channel_are_refused_before_anything_is_sent
     assert sends(service) == 1
 
 
+def test_the_address_binds_the_journal_wherever_it_was_set(
+    service: Background,
+    tmp_path: Path,
+    journal: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = tmp_path / "rows.csv"
+    write_input(service, source, 1)
+    assert bulk(service, source, journal) == 0
+    args = ["bulk", str(source), "--journal", str(journal), "--quiet"]
+    monkeypatch.setenv("KODMOBI_BASE_URL", f"{service.emulator.base_url}/")
+    assert main(args) == 0
+    monkeypatch.setenv("KODMOBI_BASE_URL", "http://127.0.0.1:9/session")
+    assert main(args) == 2
+    assert "the service has changed" in capsys.readouterr().err
+    assert sends(service) == 1
+
+
+def test_a_wrong_address_never_gets_into_a_journal(
+    tmp_path: Path, journal: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_text(f"{ULID()},sms\n")
+    monkeypatch.setenv("KODMOBI_API_KEY", KEY)
+    address = "https://user:hunter2@kod.example"
+    assert main(["bulk", str(source), "--journal", str(journal), "--base-url", address]) == 2
+    assert not journal.exists()
+    assert "hunter2" not in capsys.readouterr().err
+
+
 # -- the disk ---------------------------------------------------------------------------------------------------------
 
 

@@ -181,12 +181,22 @@ async def test_a_service_that_keeps_quiet_for_a_known_recipient_has_sent_nothing
         assert (await client.send(session.session_id, "sms")).channel.type == "sms"
 
 
-async def test_the_services_window_may_be_told() -> None:
-    async with Emulator(window=5) as emulator, make_client(emulator, limits=Limits(window=5)) as client:
+@pytest.mark.parametrize("limits", [Limits(), Limits(window=5)])
+async def test_what_a_new_session_was_sent_is_ours_however_short_the_services_window_is(limits: Limits) -> None:
+    async with Emulator(window=5) as emulator, make_client(emulator, limits=limits) as client:
         assert (await client.create(PHONE, send=True)).sent_to == "telegram"
         await asyncio.sleep(2)
-        async with make_client(emulator, limits=Limits(window=5)) as late:
+        async with make_client(emulator, limits=limits) as late:
             assert (await late.create(PHONE, send=True)).sent_to is None
+
+
+async def test_a_service_whose_window_is_another_may_be_told() -> None:
+    async with Emulator(window=5) as emulator:
+        async with make_client(emulator) as other:
+            await other.create(PHONE)
+        await asyncio.sleep(20)
+        async with make_client(emulator, limits=Limits(window=5)) as client:
+            assert (await client.create(PHONE, send=True)).sent_to == "telegram"
 
 
 @pytest.mark.parametrize("repeats", [True, False])

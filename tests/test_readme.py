@@ -145,6 +145,7 @@ def settings() -> dict[str, object]:
 STANDS_FOR = {
     "api_key": "`KODMOBI_API_KEY`",
     "secret_key": "`KODMOBI_SECRET_KEY`",
+    "base_url": "`KODMOBI_BASE_URL`",
     "cooldowns": "a `MemoryCooldownTracker`",
 }
 

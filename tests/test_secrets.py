@@ -263,6 +263,7 @@ def shown_behind_this_frame(error: BaseException) -> str:
         {"api_key": f"{KEY}\n"},
         {"api_key": KEY.encode()},
         {"base_url": "ftp://api.example"},
+        {"base_url": f"https://user:{KEY}@api.example"},
         {"timeout": 3},
         {"limits": 3},
         {"retry": 3},

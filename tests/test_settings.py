@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kodmobi_async import ConfigurationError, Limits, Outcome, RetryPolicy, Timeout
+from kodmobi_async import ConfigurationError, KodmobiClient, Limits, Outcome, RetryPolicy, Timeout
+from kodmobi_async._values.addresses import BASE_URL_VARIABLE, DEFAULT_BASE_URL, resolve_base_url
 from kodmobi_async._values.settings import (
     API_KEY_VARIABLE,
-    check_base_url,
     check_language,
     check_max_wait,
     resolve_api_key,
@@ -224,8 +224,8 @@ def test_what_is_no_key_is_refused_even_where_the_environment_has_one(
     ],
 )
 def test_a_safe_address_is_taken_without_a_slash_at_its_end(address: str, without_slash: str | None) -> None:
-    assert check_base_url(address, allow_http=False) == (without_slash or address)
-    assert check_base_url(address, allow_http=True) == (without_slash or address)
+    assert resolve_base_url(address, allow_http=False) == (without_slash or address)
+    assert resolve_base_url(address, allow_http=True) == (without_slash or address)
 
 
 @pytest.mark.parametrize(
@@ -252,15 +252,14 @@ def test_a_safe_address_is_taken_without_a_slash_at_its_end(address: str, withou
 )
 def test_clear_text_to_another_machine_has_to_be_asked_for(address: str) -> None:
     with pytest.raises(ConfigurationError, match="would send the API key in clear text") as caught:
-        check_base_url(address, allow_http=False)
+        resolve_base_url(address, allow_http=False)
     assert address not in str(caught.value)
-    assert check_base_url(address, allow_http=True) == address
+    assert resolve_base_url(address, allow_http=True) == address
 
 
 @pytest.mark.parametrize(
     "address",
     [
-        None,
         b"https://api.kod.mobi",
         7,
         "",
@@ -333,7 +332,7 @@ def test_clear_text_to_another_machine_has_to_be_asked_for(address: str) -> None
 def test_what_is_no_plain_address_is_refused_without_being_repeated(address: Any) -> None:
     for allow_http in (False, True):
         with pytest.raises(ConfigurationError, match="base_url takes an address like") as caught:
-            check_base_url(address, allow_http=allow_http)
+            resolve_base_url(address, allow_http=allow_http)
         error = caught.value
         assert "hunter2" not in f"{error!r} {vars(error)}"
         assert len(str(error)) < 300
@@ -342,22 +341,22 @@ def test_what_is_no_plain_address_is_refused_without_being_repeated(address: Any
 @pytest.mark.parametrize("host", ["[1.2.3.4]", "[:::]", "[1::2::3]", "[12345::]", "[.]", "[1:2:3:4:5:6:7:8:9]"])
 def test_a_wrong_ipv6_address_is_refused(host: str) -> None:
     with pytest.raises(ConfigurationError, match="wrong IPv6 address"):
-        check_base_url(f"https://{host}:443/session", allow_http=False)
+        resolve_base_url(f"https://{host}:443/session", allow_http=False)
 
 
 @pytest.mark.parametrize("host", ["[]", "[::1", "::1", "[fe80::1%eth0]", "[::1]x", "[[::1]]", "[v1.x]"])
 def test_what_is_no_ipv6_address_at_all_is_refused(host: str) -> None:
     with pytest.raises(ConfigurationError, match="base_url takes an address like"):
-        check_base_url(f"https://{host}/session", allow_http=False)
+        resolve_base_url(f"https://{host}/session", allow_http=False)
 
 
 @given(st.text(max_size=60) | st.from_regex(r"https?://[!-~]{0,40}"))
 def test_every_text_is_an_address_or_refused(text: str) -> None:
     try:
-        address = check_base_url(text, allow_http=False)
+        address = resolve_base_url(text, allow_http=False)
     except ConfigurationError:
         return
-    assert check_base_url(address, allow_http=False) == address
+    assert resolve_base_url(address, allow_http=False) == address
     assert text.rstrip("/") == address
     assert not set(address) & set("@?#\\ ")
 
@@ -365,7 +364,57 @@ def test_every_text_is_an_address_or_refused(text: str) -> None:
 def test_a_hostile_address_of_a_megabyte_is_refused_without_ado() -> None:
     for address in ("https://" + "a." * 500_000, "https://a" + "/a" * 500_000 + "?", "https://" + "-" * 1_000_000):
         with pytest.raises(ConfigurationError):
-            check_base_url(address, allow_http=False)
+            resolve_base_url(address, allow_http=False)
+
+
+# -- where the address comes from --------------------------------------------------------------------------------------
+
+
+def test_without_an_argument_the_address_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(BASE_URL_VARIABLE, " https://kod.example/v2/\n")
+    assert resolve_base_url(None, allow_http=False) == "https://kod.example/v2"
+    assert repr(KodmobiClient("key")) == "<KodmobiClient https://kod.example/v2>"
+
+
+@pytest.mark.parametrize("value", [None, "", " \n"])
+def test_without_a_variable_the_address_is_the_documented_one(
+    monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    monkeypatch.delenv(BASE_URL_VARIABLE, raising=False)
+    if value is not None:
+        monkeypatch.setenv(BASE_URL_VARIABLE, value)
+    assert resolve_base_url(None, allow_http=False) == DEFAULT_BASE_URL == "https://api.kod.mobi/session"
+
+
+def test_an_address_that_is_given_counts_whatever_the_environment_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(BASE_URL_VARIABLE, "no address")
+    assert resolve_base_url("https://kod.example", allow_http=False) == "https://kod.example"
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("https://user:hunter2@kod.example", " takes an address like"),
+        ("https://[:::]/hunter2", " holds a wrong IPv6 address"),
+        ("http://kod.example/hunter2", " is http:// to another machine"),
+    ],
+)
+def test_a_wrong_address_is_refused_in_the_name_of_where_it_was_set(
+    monkeypatch: pytest.MonkeyPatch, address: str, words: str
+) -> None:
+    monkeypatch.setenv(BASE_URL_VARIABLE, address)
+    with pytest.raises(ConfigurationError) as of_the_variable:
+        KodmobiClient("key")
+    with pytest.raises(ConfigurationError) as of_the_argument:
+        KodmobiClient("key", base_url=address.strip())
+    assert str(of_the_variable.value).startswith(f"KODMOBI_BASE_URL{words}")
+    assert str(of_the_argument.value).startswith(f"base_url{words}")
+    assert "hunter2" not in str(of_the_variable.value)
+
+
+def test_clear_text_to_an_address_of_the_environment_may_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(BASE_URL_VARIABLE, "http://kod.example")
+    assert repr(KodmobiClient("key", allow_http=True)) == "<KodmobiClient http://kod.example>"
 
 
 # -- the language -----------------------------------------------------------------------------------------------------

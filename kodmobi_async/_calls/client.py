@@ -6,7 +6,7 @@ Above 300 lines: these docstrings are the reference of the public surface, and b
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import attrs
 
@@ -24,6 +24,7 @@ from kodmobi_async._rules.clock import LoopClock
 from kodmobi_async._rules.cooldown import MemoryCooldownTracker
 from kodmobi_async._rules.normalize import normalize_code
 from kodmobi_async._rules.requests import canonical_channel, canonical_recipient, canonical_session_id, check_token
+from kodmobi_async._values.addresses import resolve_base_url
 from kodmobi_async._values.errors import ConfigurationError, InvalidRequestError
 from kodmobi_async._values.hooks import Hook, check_hooks
 from kodmobi_async._values.redaction import Redaction
@@ -33,7 +34,6 @@ from kodmobi_async._values.settings import (
     RetryPolicy,
     Secret,
     Timeout,
-    check_base_url,
     check_language,
     check_max_wait,
     check_proxy,
@@ -53,8 +53,8 @@ if TYPE_CHECKING:
 
     from kodmobi_async._calls.run import Requests
     from kodmobi_async._rules.cooldown import CooldownTracker
+    from kodmobi_async._values.channel import Channel
     from kodmobi_async._values.models import (
-        Channel,
         CheckResult,
         ProjectSettings,
         SendResult,
@@ -63,7 +63,6 @@ if TYPE_CHECKING:
         VerifiedUser,
     )
 
-DEFAULT_BASE_URL: Final = "https://api.kod.mobi/session"
 T = TypeVar("T")
 
 
@@ -77,7 +76,8 @@ class KodmobiClient:
         api_key: From the admin panel; by default the environment variable ``KODMOBI_API_KEY``.
         secret_key: The secret key of the pair, which only `verify` uses; by default the environment variable
             ``KODMOBI_SECRET_KEY``.
-        base_url: Address and path prefix of the API.
+        base_url: Address and path prefix of the API; by default the environment variable ``KODMOBI_BASE_URL``, else
+            ``https://api.kod.mobi/session``.
         timeout: How long a call may take.
         limits: Connections, requests a second, and the service's window.
         retry: When a failed attempt is made again.
@@ -101,7 +101,7 @@ class KodmobiClient:
         api_key: str | None = None,
         *,
         secret_key: str | None = None,
-        base_url: str = DEFAULT_BASE_URL,
+        base_url: str | None = None,
         timeout: Timeout = Timeout(),  # noqa: B008 frozen
         limits: Limits = Limits(),  # noqa: B008 frozen
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 frozen
@@ -115,10 +115,10 @@ class KodmobiClient:
         allow_http: bool = False,
     ) -> None:
         self._base_url = "not built"  # for a traceback that shows a client in the making
-        given = Secret((api_key, secret_key, proxy))
-        del api_key, secret_key, proxy  # a traceback that shows variables must not show them
+        given = Secret((api_key, secret_key, proxy, base_url))
+        del api_key, secret_key, proxy, base_url  # a traceback that shows variables must not show them
         key, secret = Secret(resolve_api_key(given.value[0])), Secret(resolve_secret_key(given.value[1]))
-        self._base_url = check_base_url(base_url, allow_http=allow_http)
+        self._base_url = resolve_base_url(given.value[3], allow_http=allow_http)
         self._has_secret_key = secret.value is not None
         self._timeout = _checked(Timeout, timeout)
         self._max_wait = check_max_wait(max_wait)

@@ -7,6 +7,7 @@ known before, the slots are the recipient's: one for the request in flight, and 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 from typing import TYPE_CHECKING, Final
@@ -20,6 +21,7 @@ from kodmobi_async._rules.call import Call, Repeat
 from kodmobi_async._rules.requests import create_request
 from kodmobi_async._rules.responses import read_session
 from kodmobi_async._rules.verdicts import Verdict
+from kodmobi_async._values.assumptions import GRAIN, SESSION_LIFETIME
 from kodmobi_async._values.errors import CooldownError, Outcome
 from kodmobi_async._values.models import Session
 from kodmobi_async._values.redaction import mask
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
     from kodmobi_async._rules.clock import LoopClock
     from kodmobi_async._rules.cooldown import CooldownTracker, Reservation
     from kodmobi_async._rules.exchange import Response
+    from kodmobi_async._values.channel import Channel
     from kodmobi_async._values.hooks import CallKind
-    from kodmobi_async._values.models import Channel
     from kodmobi_async._values.settings import Timeout
 
 _IN_FLIGHT: Final = "create"
@@ -117,7 +119,10 @@ class Create(Call[Session]):
         if session.sent_to is not None and not listed:
             return session.sent_to  # the service says so, and nothing of when
         began = min(self.first_unknown, self.attempt_began)
-        return next((each.type for each in listed if began_since(began, each, self.window)), None)
+        age = asyncio.get_running_loop().time() - began
+        is_new = session.expires_in is not None and session.expires_in >= SESSION_LIFETIME - age - GRAIN
+        blocked = (each for each in listed if each.timeout > 0)
+        return next((each.type for each in blocked if is_new or began_since(began, each, self.window)), None)
 
 
 class Creates:

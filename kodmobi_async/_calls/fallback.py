@@ -11,7 +11,8 @@ from kodmobi_async._values.errors import ChannelUnavailableError, CooldownError,
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from kodmobi_async._values.models import Channel, SendResult
+    from kodmobi_async._values.channel import Channel
+    from kodmobi_async._values.models import SendResult
 
 
 class SendOver(Protocol):

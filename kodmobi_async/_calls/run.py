@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 
     from ulid import ULID
 
-    from kodmobi_async._values.models import Channel, SendResult
+    from kodmobi_async._values.channel import Channel
+    from kodmobi_async._values.models import SendResult
 
     Pair: TypeAlias = tuple[ULID | str, Channel | str]
     Requests: TypeAlias = Iterable[SendRequest | Pair] | AsyncIterable[SendRequest | Pair]

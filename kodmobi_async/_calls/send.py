@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from kodmobi_async._calls.slots import Slots
     from kodmobi_async._rules.cooldown import CooldownTracker, Reservation
     from kodmobi_async._rules.exchange import Response
+    from kodmobi_async._values.channel import Channel
     from kodmobi_async._values.hooks import CallKind
-    from kodmobi_async._values.models import Channel, SessionChannel
+    from kodmobi_async._values.models import SessionChannel
     from kodmobi_async._values.settings import Timeout
 
 

@@ -14,8 +14,8 @@ from ulid import ULID
 from kodmobi_async._rules.exchange import Request
 from kodmobi_async._rules.normalize import read_phone
 from kodmobi_async._values.assumptions import VERIFY_PATH
+from kodmobi_async._values.channel import Channel
 from kodmobi_async._values.errors import InvalidRequestError
-from kodmobi_async._values.models import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,19 +5,27 @@ No reader raises from where the body was parsed: the variables there hold the bo
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-import cattrs
 import orjson
 
+from kodmobi_async._rules.fields import (
+    WrongShapeError,
+    read_challenge,
+    read_channel,
+    read_channel_list,
+    read_channel_name,
+    read_code_format,
+    read_moment,
+    read_session_id,
+    read_text,
+)
 from kodmobi_async._rules.http_dates import date_of
-from kodmobi_async._rules.requests import KNOWN_CHANNELS, canonical_recipient, canonical_session_id, to_ulid
-from kodmobi_async._values.assumptions import MAX_WAIT_SECONDS, REQUEST_ID_HEADER, WINDOW
+from kodmobi_async._rules.requests import canonical_recipient, to_ulid
+from kodmobi_async._values.assumptions import REQUEST_ID_HEADER, WINDOW
 from kodmobi_async._values.errors import InvalidRequestError, OutcomeUnknownError, UnreadableResponseError
 from kodmobi_async._values.models import (
     ChallengeSettings,
-    Channel,
     CheckResult,
     CodeFormat,
     ProjectSettings,
@@ -29,6 +37,7 @@ from kodmobi_async._values.models import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
     from ulid import ULID
 
@@ -37,113 +46,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _LONGEST_REQUEST_ID: Final = 200
-
-
-class _WrongShapeError(Exception):
-    """The body is JSON, but not what is documented."""
-
-
-# -- values -----------------------------------------------------------------------------------------------------------
-
-
-def _text(value: Any, _: Any = str) -> str:
-    if not isinstance(value, str):
-        raise _WrongShapeError
-    return value
-
-
-def _boolean(value: Any, _: Any = bool) -> bool:
-    if not isinstance(value, bool):
-        raise _WrongShapeError
-    return value
-
-
-def _whole(value: Any, _: Any = int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise _WrongShapeError
-    return value
-
-
-def _seconds(value: Any) -> float:
-    # The documentation says 0 to 60. A longer block is believed (up to a day), so that a service which lengthens its
-    # window is obeyed rather than misread; a negative one says nothing.
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_WAIT_SECONDS:
-        raise _WrongShapeError
-    return float(value)
-
-
-def _channel_name(value: Any) -> Channel | str:
-    if not isinstance(value, str):
-        raise _WrongShapeError
-    return KNOWN_CHANNELS.get(value, value)
-
-
-def _moment(value: Any) -> datetime | None:
-    # "string or datetime": ISO 8601 is the only form seen. Without an offset it is read as UTC; a string that is no
-    # date, and null, say nothing about the session's end.
-    if value is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(_text(value))
-    except ValueError:
-        return None
-    try:
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except OverflowError:  # year 1 or 9999 with an offset that leads out of the calendar
-        return None
-
-
-def _session_id(named: Any) -> str:
-    try:
-        return canonical_session_id(named)
-    except InvalidRequestError:
-        raise _WrongShapeError from None
-
-
-def _channel(value: Any, _: Any = SessionChannel) -> SessionChannel:
-    # written out: cattrs takes three times as long, and every send pays for it
-    name, kind, is_active, timeout = value["name"], value["type"], value["is_active"], value["timeout"]
-    image_url, link, description = value["image_url"], value["link"], value.get("description")
-    if (
-        type(name) is not str
-        or type(kind) is not str
-        or type(is_active) is not bool
-        or type(image_url) is not str
-        or type(link) is not str
-        or not (description is None or type(description) is str)
-    ):
-        raise _WrongShapeError
-    return SessionChannel(
-        name, KNOWN_CHANNELS.get(kind, kind), is_active, _seconds(timeout), image_url, link, description
-    )
-
-
-def _make_converter() -> cattrs.Converter:
-    converter = cattrs.Converter(detailed_validation=False)
-    hooks: dict[Any, Callable[[Any, Any], Any]] = {
-        str: _text,
-        bool: _boolean,
-        int: _whole,
-        SessionChannel: _channel,
-    }
-    for kind, hook in hooks.items():
-        converter.register_structure_hook(kind, hook)
-    return converter
-
-
-_converter: Final = _make_converter()
-_structure_list: Final = _converter.get_structure_hook(list[SessionChannel])
-_structure_code: Final = _converter.get_structure_hook(CodeFormat)
-_structure_challenge: Final = _converter.get_structure_hook(ChallengeSettings)
-
-
-def _channels(value: Any) -> tuple[SessionChannel, ...]:
-    if not isinstance(value, list):
-        raise _WrongShapeError
-    return tuple(_structure_list(value, list[SessionChannel]))
-
-
-# -- a whole response -------------------------------------------------------------------------------------------------
 
 
 class _Flaw(str):
@@ -181,7 +83,7 @@ def _parse(response: Response, structure: Callable[[Any, Response, Any], T | _Fl
         return structure(orjson.loads(response.body), response, about)
     except orjson.JSONDecodeError:
         return _Flaw("it is not JSON")
-    except (_WrongShapeError, KeyError, TypeError, AttributeError):
+    except (WrongShapeError, KeyError, TypeError, AttributeError):
         return _Flaw("it is not the documented shape")
 
 
@@ -223,13 +125,13 @@ def read_send(response: Response, session_id: str, attempts: int = 1) -> SendRes
 def _send_result(body: Any, response: Response, about: tuple[str, int]) -> SendResult | _Flaw:
     session_id, attempts = about
     named = body["session_id"]
-    if named != session_id and _session_id(named) != session_id:
+    if named != session_id and read_session_id(named) != session_id:
         return _FOREIGN
-    ends = _moment(body["session_expired_at"])
+    ends = read_moment(body["session_expired_at"])
     return SendResult(
         to_ulid(session_id),
         ends,
-        _channel(body["channel"]),
+        read_channel(body["channel"]),
         attempts,
         expires_in=_expires_in(response, ends),
         request_id=request_id_of(response.headers),
@@ -242,7 +144,7 @@ def read_channels(response: Response) -> tuple[SessionChannel, ...]:
     Raises:
         UnreadableResponseError: It is not the documented shape, or could not be read to its end.
     """
-    channels: tuple[SessionChannel, ...] = _read(response, lambda body, _, __: _channels(body))
+    channels: tuple[SessionChannel, ...] = _read(response, lambda body, _, __: read_channel_list(body))
     return channels
 
 
@@ -257,16 +159,16 @@ def read_session(response: Response) -> Session:
 
 
 def _session(body: Any, response: Response, _: None) -> Session:
-    ends = _moment(body["session_expired_at"])
+    ends = read_moment(body["session_expired_at"])
     sent_to = body.get("sent_to")
     if isinstance(sent_to, dict):  # "channel" may stand for its name or for all of it
         sent_to = cast("dict[str, object]", sent_to)["type"]
-    session_id: ULID = to_ulid(_session_id(body["session_id"]))
+    session_id: ULID = to_ulid(read_session_id(body["session_id"]))
     return Session(
         session_id,
         ends,
-        None if sent_to is None else _channel_name(sent_to),
-        _channels(body["channels"]),
+        None if sent_to is None else read_channel_name(sent_to),
+        read_channel_list(body["channels"]),
         expires_in=_expires_in(response, ends),
         request_id=request_id_of(response.headers),
     )
@@ -284,9 +186,9 @@ def read_check(response: Response) -> CheckResult:
 
 def _check_result(body: Any, response: Response, _: None) -> CheckResult:
     data = _unwrapped(body)
-    token = _text(data["verify_token"])
+    token = read_text(data["verify_token"])
     if not token:
-        raise _WrongShapeError
+        raise WrongShapeError
     return CheckResult(token, data.get("is_test") is True, request_id_of(response.headers))
 
 
@@ -310,7 +212,7 @@ def _verified_user(body: Any, response: Response, _: None) -> VerifiedUser:
                 return VerifiedUser(canonical_recipient(to), request_id_of(response.headers))
             except InvalidRequestError:
                 break
-    raise _WrongShapeError
+    raise WrongShapeError
 
 
 def read_settings(response: Response) -> ProjectSettings:
@@ -325,10 +227,10 @@ def read_settings(response: Response) -> ProjectSettings:
 
 def _project_settings(body: Any, response: Response, _: None) -> ProjectSettings:
     return ProjectSettings(
-        _text(body["language"]),
-        _text(body["project"]["name"]),
-        _structure_code(body["code"], CodeFormat),
-        _structure_challenge(body["challenge"], ChallengeSettings),
+        read_text(body["language"]),
+        read_text(body["project"]["name"]),
+        read_code_format(body["code"], CodeFormat),
+        read_challenge(body["challenge"], ChallengeSettings),
         request_id_of(response.headers),
     )
 
@@ -337,5 +239,5 @@ def _unwrapped(body: Any) -> dict[str, Any]:
     """Return the object itself, or what an older version of the API wraps in ``data``."""
     data = body.get("data", body)
     if not isinstance(data, dict):
-        raise _WrongShapeError
+        raise WrongShapeError
     return cast("dict[str, Any]", data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
 
@@ -11,6 +11,7 @@ from kodmobi_async._rules.exchange import Failure
 from kodmobi_async._rules.pacing import Gate
 from kodmobi_async._rules.refusals import outcome_of, read_error
 from kodmobi_async._values.errors import (
+    LATER,
     KodmobiError,
     Outcome,
     OutcomeUnknownError,
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from kodmobi_async._values.redaction import Redaction
 
 T = TypeVar("T")
-
-# "Try again later": the service responded, did nothing, and may do it another time.
-LATER: Final = frozenset({408, 421, 425, 503})
 
 
 @attrs.define  # as good as frozen, and twice as fast to build

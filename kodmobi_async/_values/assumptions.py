@@ -8,7 +8,8 @@
 - A 4xx or a 503 says that the request was not carried out; 408, 421, 425 and 503 are worth another attempt. A 3xx or
   any other 5xx says nothing about it. A 2xx means accepted, whatever its body holds, unless it names another session.
 - ``create`` with ``send: true`` may respond without having sent: a code counts as sent only where the channel that
-  ``sent_to`` names, or the one asked for, has a ``timeout`` that began with this request.
+  ``sent_to`` names, or the one asked for, is blocked by a window that began with this request. So it is if its
+  ``timeout`` says so, or if the session itself began with this request: it lives for ``SESSION_LIFETIME`` seconds.
 - ``create`` with ``send: false`` sends nothing and returns the same live session for the same recipient.
 - ``check`` and ``verify`` use up a code, or a token, as soon as the service reads them; so neither is ever repeated
   after its response was lost.
@@ -26,6 +27,9 @@ from typing import Final
 
 WINDOW: Final = 60.0
 """Seconds for which a channel is blocked after a send. Source: "Each channel has 60 seconds sending timeout"."""
+
+SESSION_LIFETIME: Final = 180.0
+"""Seconds that a session lives. Source: "session valid 3 minutes"."""
 
 GRAIN: Final = 1.0
 """Seconds by which the service may round a channel's ``timeout``."""

@@ -27,6 +27,8 @@
         ├── RateLimitedError
         └── ServerError
 
+Above 300 lines: the tree reads best in one place.
+
 Every error can be pickled. None holds the API key, a header, or an object of the HTTP library, and none is chained
 to an exception that does.
 """
@@ -34,7 +36,18 @@ to an exception that does.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
+
+from kodmobi_async._values.plain import plain
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
+
+
+LATER: Final = frozenset({408, 421, 425, 503})
+"""Statuses with which the service responds that it did nothing, and may do it another time."""
 
 
 class Outcome(StrEnum):
@@ -69,6 +82,41 @@ class KodmobiError(Exception):
         super().__init__(message)
         if outcome is not None:
             self.outcome = outcome
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same call may succeed later, and cannot put out a second code by that."""
+        return self.outcome in (Outcome.NOT_SENT, Outcome.REFUSED) and self._may_pass
+
+    @property
+    def _may_pass(self) -> bool:
+        return False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error as dictionaries, lists, strings and numbers.
+
+        ``error`` is its class, ``text`` what it says, and the rest are its attributes. `CooldownError` names the
+        session, as it was asked for.
+        """
+        known = {name: value for name, value in vars(self).items() if name not in ("outcome", "error", "__notes__")}
+        cause = {"cause": self.error} if isinstance(self, BulkStoppedError) else {}
+        described = {"error": type(self).__name__, "outcome": self.outcome, "retryable": self.retryable}
+        return {name: plain(value) for name, value in {**described, "text": str(self), **known, **cause}.items()}
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Let pydantic take the error, and write it as its dictionary."""
+        from pydantic_core import core_schema  # noqa: PLC0415 only pydantic calls this
+
+        return core_schema.is_instance_schema(
+            cls, serialization=core_schema.plain_serializer_function_ser_schema(plain)
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _: CoreSchema, __: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Describe what all errors have."""
+        texts = {name: {"type": "string"} for name in ("error", "outcome", "text")}
+        return {"type": "object", "title": cls.__name__, "properties": {**texts, "retryable": {"type": "boolean"}}}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, self.__dict__.copy())
@@ -116,13 +164,25 @@ class CooldownError(KodmobiError):
         self.session_id = session_id
         self.channel = channel
 
+    @property
+    def _may_pass(self) -> bool:
+        return True
+
 
 class CooldownUnavailableError(KodmobiError):
     """The server of the shared cooldowns is unavailable, and nothing is sent without it. Nothing was sent."""
 
+    @property
+    def _may_pass(self) -> bool:
+        return True
+
 
 class TransportError(KodmobiError):
     """No connection to the service could be used: refused, DNS, TLS, no free connection in time. Nothing was sent."""
+
+    @property
+    def _may_pass(self) -> bool:
+        return True
 
 
 class OutcomeUnknownError(KodmobiError):
@@ -148,6 +208,10 @@ class UnreadableResponseError(KodmobiError):
 
 class SendInterruptedError(KodmobiError):
     """A run of many sends was ended before this one had; ``outcome`` is ``UNKNOWN`` where it may have been sent."""
+
+    @property
+    def _may_pass(self) -> bool:
+        return True
 
 
 class BulkStoppedError(KodmobiError):
@@ -203,6 +267,11 @@ class ResponseError(KodmobiError):
         self.message = message
         self.retry_after = retry_after
 
+    @property
+    def _may_pass(self) -> bool:
+        # "try again later", unless the class names a lasting reason
+        return self.status in LATER and type(self) in (ResponseError, ServerError)
+
 
 class BadRequestError(ResponseError):
     """The service finds the request invalid."""
@@ -242,6 +311,10 @@ class BalanceError(ResponseError):
 
 class RateLimitedError(ResponseError):
     """The account, not the channel, is sending too fast; every send of the client holds back for a while."""
+
+    @property
+    def _may_pass(self) -> bool:
+        return True
 
 
 class ServerError(ResponseError):

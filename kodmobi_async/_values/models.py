@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from enum import StrEnum
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import attrs
 from ulid import ULID
 
+from kodmobi_async._values.channel import Channel
+from kodmobi_async._values.errors import KodmobiError
+from kodmobi_async._values.plain import Plain
 from kodmobi_async._values.redaction import mask, shorten
-
-if TYPE_CHECKING:
-    from kodmobi_async._values.errors import KodmobiError  # noqa: TC004 only checkers read it; nothing structures SendOutcome
-
 
 WindowScope: TypeAlias = Literal["local", "shared"]
 """Who knows of a window: this process, or all that share a tracker."""
@@ -24,17 +22,8 @@ def _documented(channel: str | None) -> str:
     return repr(channel.value) if isinstance(channel, Channel) else "…" if channel else repr(channel)
 
 
-class Channel(StrEnum):
-    """The channels that the documentation names; any other name may be passed as a plain string."""
-
-    TELEGRAM = "telegram"
-    WHATSAPP = "whatsapp"
-    SMS = "sms"
-    EMAIL = "email"
-
-
 @attrs.frozen
-class SendRequest:
+class SendRequest(Plain):
     """One code to re-send.
 
     Args:
@@ -47,7 +36,7 @@ class SendRequest:
 
 
 @attrs.frozen(slots=False)  # with slots, a frozen object takes a third longer to build
-class SessionChannel:
+class SessionChannel(Plain):
     """A channel as the service describes it for a session.
 
     Source: the API documentation, "SessionChannel".
@@ -73,7 +62,7 @@ class SessionChannel:
 
 
 @attrs.frozen(slots=False)  # as above
-class SendResult:
+class SendResult(Plain):
     """A code that is on its way.
 
     Attributes:
@@ -102,7 +91,7 @@ class SendResult:
 
 
 @attrs.frozen(slots=False)  # as above
-class Session:
+class Session(Plain):
     """A recipient's session, created or found.
 
     Source: the API documentation, "Create session".
@@ -137,7 +126,7 @@ class Session:
 
 
 @attrs.frozen
-class CheckResult:
+class CheckResult(Plain):
     """The code was right.
 
     Source: the service's JavaScript SDK.
@@ -154,7 +143,7 @@ class CheckResult:
 
 
 @attrs.frozen
-class VerifiedUser:
+class VerifiedUser(Plain):
     """Who has proved to hold a phone number or an email address.
 
     Attributes:
@@ -167,7 +156,7 @@ class VerifiedUser:
 
 
 @attrs.frozen
-class CodeFormat:
+class CodeFormat(Plain):
     """What codes look like.
 
     Attributes:
@@ -182,7 +171,7 @@ class CodeFormat:
 
 
 @attrs.frozen
-class ChallengeSettings:
+class ChallengeSettings(Plain):
     """Whether requests need the token of a CAPTCHA.
 
     Attributes:
@@ -195,7 +184,7 @@ class ChallengeSettings:
 
 
 @attrs.frozen
-class ProjectSettings:
+class ProjectSettings(Plain):
     """What a login page has to know of the project.
 
     Source: the service's JavaScript SDK.
@@ -216,7 +205,7 @@ class ProjectSettings:
 
 
 @attrs.frozen
-class SendOutcome:
+class SendOutcome(Plain):
     """How one request of many ended: with a result or with an error, never with both.
 
     Attributes:

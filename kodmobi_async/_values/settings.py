@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import os
 import re
@@ -170,17 +169,9 @@ SECRET_KEY_VARIABLE: Final = "KODMOBI_SECRET_KEY"  # noqa: S105 its name
 
 _API_KEY: Final = re.compile(r"[!-~]{1,1024}")
 _LANGUAGE: Final = re.compile(r"[A-Za-z0-9*][A-Za-z0-9*;=,. -]{0,99}")
-# Plain ASCII, and every part spelled out: what cannot be misread by one parser and followed by another.
-_ADDRESS: Final = re.compile(
-    r"(?P<scheme>https?)://"
-    r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])"
-    r"(?P<port>:[0-9]{1,5})?"
-    r"(?P<path>(?:/[A-Za-z0-9._~%-]*)*)"
-)
 _PROXY: Final = re.compile(
     r"https?://(?:[!-.0-~]*@)?(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?/?"
 )
-_HIGHEST_PORT: Final = 65_535
 
 
 H = TypeVar("H")
@@ -254,39 +245,6 @@ def check_proxy(proxy: object, *, borrows: bool) -> Secret[str] | None:
     if found is None:
         raise ConfigurationError("proxy takes an address like http://user:password@proxy.example:3128: http or https")
     return found
-
-
-def check_base_url(base_url: object, *, allow_http: bool) -> str:
-    """Return the address without a slash at its end.
-
-    Raises:
-        ConfigurationError: It is no http(s) address of a host and a path, or would send the key in clear text to
-            another machine. The message never repeats the address: it might hold a password.
-    """
-    match = _ADDRESS.fullmatch(base_url) if isinstance(base_url, str) else None
-    if match is None or not 0 < int((match["port"] or ":1")[1:]) <= _HIGHEST_PORT:
-        raise ConfigurationError(
-            "base_url takes an address like https://api.kod.mobi/session: http or https, a host in ASCII, a port if"
-            " need be, a path; no user, query or fragment"
-        )
-    if match["host"].startswith("["):
-        try:
-            ipaddress.IPv6Address(match["host"][1:-1])
-        except ValueError:
-            raise ConfigurationError("base_url holds a wrong IPv6 address") from None
-    if match["scheme"] == "http" and not allow_http and not _is_loopback(match["host"].strip("[]")):
-        raise ConfigurationError(
-            "base_url is http:// to another machine, which would send the API key in clear text: use https://, or say"
-            " allow_http=True"
-        )
-    return match[0].rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def check_language(language: object) -> str | None:

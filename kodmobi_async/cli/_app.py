@@ -4,20 +4,26 @@ Typer reads the annotations of the commands while the program runs, so this modu
 """
 
 import asyncio
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, cast
 
 import typer
 
+from kodmobi_async._values.addresses import BASE_URL_VARIABLE, DEFAULT_BASE_URL
 from kodmobi_async._values.errors import ConfigurationError, KodmobiError, Outcome
+from kodmobi_async._values.settings import SECRET_KEY_VARIABLE
 from kodmobi_async._version import __version__
 from kodmobi_async.cli._bulk import Options, check_rows
 from kodmobi_async.cli._bulk import bulk as send_rows
-from kodmobi_async.cli._connect import Connection, find_api_key
+from kodmobi_async.cli._columns import Columns
+from kodmobi_async.cli._connect import Connection, find_api_key, find_secret_key
 from kodmobi_async.cli._emulate import demonstrate, serve
 from kodmobi_async.cli._exits import MEANINGS, ExitCode, exit_code, facts, sentence
 from kodmobi_async.cli._files import Files
+from kodmobi_async.cli._login import check_code, log_in, show_settings, verify_token
+from kodmobi_async.cli._login import create as create_session
 from kodmobi_async.cli._output import Output
 from kodmobi_async.cli._rows import Input, example_rows
 from kodmobi_async.cli._send import list_channels
@@ -32,7 +38,7 @@ _PROGRAM: Final = "kodmobi"
 _UsageError: Final = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 
 _app: Final = typer.Typer(
-    help="Re-send one-time codes over kod.mobi, and never two on one channel inside its window.",
+    help="Log people in with kod.mobi: send one-time codes, never two on one channel in its window, and check them.",
     epilog="Exit codes:\n" + "\n".join(f"{code:>3}  {meaning}" for code, meaning in MEANINGS.items()),
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -90,7 +96,9 @@ ChannelName = Annotated[
 BaseUrl = Annotated[
     str | None,
     typer.Option(
-        metavar="URL", help="Address and path prefix of the API.", show_default="https://api.kod.mobi/session"
+        metavar="URL",
+        help="Address and path prefix of the API.",
+        show_default=f"{BASE_URL_VARIABLE}, else {DEFAULT_BASE_URL}",
     ),
 ]
 ApiKeyFile = Annotated[
@@ -132,13 +140,7 @@ def send(
     The API key comes from the variable KODMOBI_API_KEY or from --api-key-file.
     """
     output = Output(as_json=as_json)
-    connection = Connection(
-        base_url=base_url,
-        api_key=None if emulate else find_api_key(api_key_file, output),
-        language=language,
-        timeout=timeout,
-        allow_http=allow_http,
-    )
+    connection = _connection(base_url, api_key_file, language, timeout, output, emulate=emulate, allow_http=allow_http)
     return asyncio.run(send_code(connection, output, session_id, channel, max_wait))
 
 
@@ -153,12 +155,21 @@ def bulk(
         str,
         typer.Argument(
             metavar="FILE",
-            help="CSV (session_id,channel; a header is optional), JSON Lines, or - for standard input.",
+            help="CSV (session_id,channel; a header is optional) or JSON Lines; gzip and UTF-16 are unpacked;"
+            " - for standard input.",
             show_default=False,
         ),
     ],
     *,
     channel: Annotated[str | None, typer.Option(metavar="CHANNEL", help="For rows that name none.")] = None,
+    session_column: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Column, or JSON key, of the sessions.", show_default="session_id"),
+    ] = None,
+    channel_column: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Column, or JSON key, of the channels.", show_default="channel, or type"),
+    ] = None,
     concurrency: Annotated[int, typer.Option(metavar="N", help="Sends under way at most.")] = 64,
     rate: Annotated[float | None, typer.Option(metavar="N", help="Sends a second at most, evenly spaced.")] = None,
     max_wait: Annotated[
@@ -223,7 +234,7 @@ def bulk(
         timeout=timeout,
         allow_http=allow_http,
     )
-    with Input.open(file, channel) as source:
+    with Input.open(file, channel, Columns(session_column, channel_column)) as source:
         if dry_run:
             return check_rows(source, output, quiet=quiet)
         return asyncio.run(send_rows(connection, output, source, options))
@@ -263,14 +274,138 @@ def channels(
     The API key comes from the variable KODMOBI_API_KEY or from --api-key-file.
     """
     output = Output(as_json=as_json)
-    connection = Connection(
+    connection = _connection(base_url, api_key_file, language, timeout, output, emulate=emulate, allow_http=allow_http)
+    return asyncio.run(list_channels(connection, output, session_id))
+
+
+Recipient = Annotated[
+    str,
+    typer.Argument(metavar="TO", help="Phone number with + and country code, or email address.", show_default=False),
+]
+ToChannel = Annotated[
+    str | None, typer.Option("--channel", metavar="C", help="telegram, sms, ...", show_default="the service's choice")
+]
+SecretKeyFile = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", help="File with the secret key, instead of the variable KODMOBI_SECRET_KEY."),
+]
+
+
+@_app.command()
+def create(
+    to: Recipient,
+    *,
+    channel: ToChannel = None,
+    send: Annotated[bool, typer.Option("--send", metavar="", help="Send a code, too.")] = False,
+    max_wait: Annotated[float, typer.Option(metavar="S", help="With --send, seconds to wait for the cooldown.")] = 0.0,
+    base_url: BaseUrl = None,
+    api_key_file: ApiKeyFile = None,
+    emulate: Emulate = False,
+    language: Language = None,
+    timeout: TimeoutSeconds = None,
+    allow_http: AllowHttp = False,
+    as_json: AsJson = False,
+) -> int:
+    """Create a recipient's session, or show the one that lives; with --send, send its first code."""
+    output = Output(as_json=as_json)
+    connection = _connection(base_url, api_key_file, language, timeout, output, emulate=emulate, allow_http=allow_http)
+    return asyncio.run(create_session(connection, output, to, channel, send=send, max_wait=max_wait))
+
+
+@_app.command()
+def check(
+    session_id: SessionId,
+    *,
+    base_url: BaseUrl = None,
+    api_key_file: ApiKeyFile = None,
+    language: Language = None,
+    timeout: TimeoutSeconds = None,
+    allow_http: AllowHttp = False,
+    as_json: AsJson = False,
+) -> int:
+    """Check the code of a session; it is asked for, or read from standard input."""
+    output = Output(as_json=as_json)
+    connection = _connection(base_url, api_key_file, language, timeout, output, emulate=False, allow_http=allow_http)
+    return asyncio.run(check_code(connection, output, session_id))
+
+
+@_app.command()
+def verify(
+    *,
+    secret_key_file: SecretKeyFile = None,
+    base_url: BaseUrl = None,
+    api_key_file: ApiKeyFile = None,
+    language: Language = None,
+    timeout: TimeoutSeconds = None,
+    allow_http: AllowHttp = False,
+    as_json: AsJson = False,
+) -> int:
+    """Redeem the token of a right code; it is asked for, or read from standard input."""
+    output = Output(as_json=as_json)
+    secret_key = find_secret_key(secret_key_file, output)
+    connection = _connection(base_url, api_key_file, language, timeout, output, emulate=False, allow_http=allow_http)
+    return asyncio.run(verify_token(connection, output, secret_key))
+
+
+@_app.command()
+def settings(
+    session_id: Annotated[
+        str | None, typer.Argument(metavar="[SESSION_ID]", help="The session's ULID.", show_default=False)
+    ] = None,
+    *,
+    base_url: BaseUrl = None,
+    api_key_file: ApiKeyFile = None,
+    emulate: Emulate = False,
+    language: Language = None,
+    timeout: TimeoutSeconds = None,
+    allow_http: AllowHttp = False,
+    as_json: AsJson = False,
+) -> int:
+    """Show what a login page has to know: what codes look like, and whether a CAPTCHA is due."""
+    output = Output(as_json=as_json)
+    connection = _connection(base_url, api_key_file, language, timeout, output, emulate=emulate, allow_http=allow_http)
+    return asyncio.run(show_settings(connection, output, session_id))
+
+
+@_app.command()
+def login(
+    to: Recipient,
+    *,
+    channel: ToChannel = None,
+    secret_key_file: SecretKeyFile = None,
+    base_url: BaseUrl = None,
+    api_key_file: ApiKeyFile = None,
+    emulate: Emulate = False,
+    language: Language = None,
+    timeout: TimeoutSeconds = None,
+    allow_http: AllowHttp = False,
+    as_json: AsJson = False,
+) -> int:
+    """Do a whole login: send a code, ask for it, check it, and redeem its token if there is a secret key."""
+    output = Output(as_json=as_json)
+    secret_key = find_secret_key(secret_key_file, output)
+    connection = _connection(base_url, api_key_file, language, timeout, output, emulate=emulate, allow_http=allow_http)
+    can_verify = secret_key is not None or bool(os.environ.get(SECRET_KEY_VARIABLE, "").strip())
+    return asyncio.run(log_in(connection, output, to, channel, secret_key=secret_key, can_verify=can_verify))
+
+
+def _connection(
+    base_url: str | None,
+    api_key_file: Path | None,
+    language: str | None,
+    timeout: float | None,
+    output: Output,
+    *,
+    emulate: bool,
+    allow_http: bool,
+) -> Connection:
+    return Connection(
         base_url=base_url,
         api_key=None if emulate else find_api_key(api_key_file, output),
         language=language,
         timeout=timeout,
         allow_http=allow_http,
     )
-    return asyncio.run(list_channels(connection, output, session_id))
 
 
 @_app.command()

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 import attrs
 
 from kodmobi_async._calls.bulk import PAUSES_IN_A_ROW, SendMany
-from kodmobi_async._calls.client import DEFAULT_BASE_URL
 from kodmobi_async._rules.cooldown import MemoryCooldownTracker
 from kodmobi_async._rules.pacing import Gate
+from kodmobi_async._values.addresses import resolve_base_url
 from kodmobi_async._values.assumptions import WINDOW
 from kodmobi_async._values.errors import (
     BulkStoppedError,
@@ -153,6 +153,7 @@ class _Run:
             settings = {
                 "the input": self._source.digest,
                 "--channel": options.channel or "",
+                **self._source.columns.as_settings(),
                 "the service": self._service(connection),
             }
             self._journal = await stack.enter_async_context(Journal.open(options.journal, settings))
@@ -181,7 +182,9 @@ class _Run:
     def _service(self, connection: Connection) -> str:
         if self._options.queue is not None:
             return "a queue"
-        return "emulated" if connection.api_key is None else connection.base_url or DEFAULT_BASE_URL
+        if connection.api_key is None:
+            return "emulated"
+        return resolve_base_url(connection.base_url, allow_http=connection.allow_http)
 
     async def _work_through(self) -> None:
         async with contextlib.AsyncExitStack() as stack:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from kodmobi_async._calls.client import DEFAULT_BASE_URL, KodmobiClient
+from kodmobi_async._calls.client import KodmobiClient
 from kodmobi_async._rules.requests import canonical_session_id
 from kodmobi_async._values.errors import ConfigurationError
 from kodmobi_async._values.settings import API_KEY_VARIABLE, Limits, Timeout
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kodmobi_async._rules.cooldown import CooldownTracker
     from kodmobi_async.cli._output import Output
 
-__all__ = ("Connection", "connected", "find_api_key", "reached")
+__all__ = ("Connection", "connected", "find_api_key", "find_secret_key", "opened", "reached")
 
 _LONGEST_KEY_FILE: Final = 8_192
 
@@ -32,6 +32,7 @@ class Connection:
     """How to reach the service; the options that ``send`` and ``channels`` share."""
 
     base_url: str | None
+    """``None``: the one of the environment, or the documented one."""
     api_key: str | None
     """``None``: none is needed, as an emulator stands in for the service."""
     language: str | None
@@ -67,38 +68,67 @@ async def reached(
     Raises:
         ConfigurationError: The options make no sense.
     """
+    async with opened(connection, output, limits=limits, cooldowns=cooldowns) as (client, emulator):
+        known: set[str] = set()
+
+        def enrol(session_id: str) -> None:
+            if emulator is not None and session_id not in known:  # a second time, its windows would be forgotten
+                known.add(emulator.add_session(session_id))
+
+        yield client, enrol
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    connection: Connection,
+    output: Output,
+    *,
+    secret_key: str | None = None,
+    limits: Limits = Limits(),  # noqa: B008 frozen
+    cooldowns: CooldownTracker | None = None,
+) -> AsyncGenerator[tuple[KodmobiClient, Emulator | None]]:
+    """Open a client to the service, or to an emulator that stands in for it.
+
+    Raises:
+        ConfigurationError: The options make no sense.
+    """
     timeout = Timeout() if connection.timeout is None else Timeout(total=connection.timeout)
     if connection.api_key is not None:
         async with KodmobiClient(
             connection.api_key,
-            base_url=DEFAULT_BASE_URL if connection.base_url is None else connection.base_url,
+            secret_key=secret_key,
+            base_url=connection.base_url,
             timeout=timeout,
             limits=limits,
             cooldowns=cooldowns,
             language=connection.language,
             allow_http=connection.allow_http,
         ) as client:
-            yield client, lambda _: None
+            yield client, None
         return
     if connection.base_url is not None:
         raise ConfigurationError("--emulate and --base-url exclude each other")
     async with Emulator() as emulator:
         output.remark(f"emulated: {emulator.base_url} stands in for the service; no code reaches anybody")
-        known: set[str] = set()
-
-        def enrol(session_id: str) -> None:
-            if session_id not in known:  # a second time, its windows would be forgotten
-                known.add(emulator.add_session(session_id))
-
         async with KodmobiClient(
             emulator.api_key,
+            secret_key=emulator.secret_key,
             base_url=emulator.base_url,
             timeout=timeout,
             limits=limits,
             cooldowns=cooldowns,
             language=connection.language,
         ) as client:
-            yield client, enrol
+            yield client, emulator
+
+
+def find_secret_key(path: Path | None, output: Output) -> str | None:
+    """Return the secret key from a file; ``None`` leaves it to the environment.
+
+    Raises:
+        ConfigurationError: The file is of no use.
+    """
+    return None if path is None else _read_key(path, output, "--secret-key-file")
 
 
 def find_api_key(path: Path | None, output: Output) -> str:
@@ -108,7 +138,7 @@ def find_api_key(path: Path | None, output: Output) -> str:
         ConfigurationError: There is none, or the file is of no use.
     """
     if path is not None:
-        return _read_key(path, output)
+        return _read_key(path, output, "--api-key-file")
     key = os.environ.get(API_KEY_VARIABLE, "").strip()
     if not key:
         raise ConfigurationError(
@@ -117,7 +147,7 @@ def find_api_key(path: Path | None, output: Output) -> str:
     return key
 
 
-def _read_key(path: Path, output: Output) -> str:
+def _read_key(path: Path, output: Output, option: str) -> str:
     """Return the key that a file holds.
 
     No message shows what is in the file, nor its name: that might be a key put in the wrong place.
@@ -130,12 +160,12 @@ def _read_key(path: Path, output: Output) -> str:
             mode = os.fstat(file.fileno()).st_mode
             content = file.read(_LONGEST_KEY_FILE)
     except OSError as error:
-        raise ConfigurationError(f"the file of --api-key-file cannot be read: {error.strerror}") from None
+        raise ConfigurationError(f"the file of {option} cannot be read: {error.strerror}") from None
     if os.name == "posix" and stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
-        output.remark("warning: other users can read the file of --api-key-file; chmod 600 keeps them out")
+        output.remark(f"warning: other users can read the file of {option}; chmod 600 keeps them out")
     key = content.decode("ascii", errors="replace").strip()
     if not key:
-        raise ConfigurationError("the file of --api-key-file is empty")
+        raise ConfigurationError(f"the file of {option} is empty")
     if len(key.split()) > 1:
-        raise ConfigurationError("the file of --api-key-file holds more than one line or word: it takes the key alone")
+        raise ConfigurationError(f"the file of {option} holds more than one line or word: it takes the key alone")
     return key

@@ -12,6 +12,7 @@ from kodmobi_async._values.errors import (
     ResponseError,
     TransportError,
     UnreadableResponseError,
+    WrongCodeError,
 )
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class ExitCode(IntEnum):
     SOME_FAILED = 8
     ACCOUNT = 9
     STORAGE = 10
+    WRONG_CODE = 11
     INTERRUPTED = 130
 
 
@@ -44,17 +46,19 @@ MEANINGS: Final[Mapping[ExitCode, str]] = {
     ExitCode.COOLDOWN: "the channel is blocked by its cooldown",
     ExitCode.REFUSED: "the service refused",
     ExitCode.NOT_SENT: "nothing sent: the service could not be reached",
-    ExitCode.UNKNOWN: "nobody knows whether the code was sent",
-    ExitCode.UNREADABLE: "the service took it, but its answer cannot be read",
-    ExitCode.SOME_FAILED: "bulk: some rows got no code, or nobody knows",
+    ExitCode.UNKNOWN: "it is unknown whether the code was sent, or checked",
+    ExitCode.UNREADABLE: "the service took it, but its response cannot be read",
+    ExitCode.SOME_FAILED: "bulk: some rows got no code, or that is unknown",
     ExitCode.ACCOUNT: "bulk: stopped by what is wrong with the account: key, balance, lasting limit",
     ExitCode.STORAGE: "bulk: stopped as the input could not be read, or a file not be written",
+    ExitCode.WRONG_CODE: "check, login: the code is wrong",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
 }
 
 # Where a class is not listed, the error is about how the program was used or set up.
 _BY_CLASS: Final[Mapping[type[KodmobiError], ExitCode]] = {
     CooldownError: ExitCode.COOLDOWN,
+    WrongCodeError: ExitCode.WRONG_CODE,
     ResponseError: ExitCode.REFUSED,
     TransportError: ExitCode.NOT_SENT,
     UnreadableResponseError: ExitCode.UNREADABLE,

@@ -304,7 +304,7 @@ def _check_marks(application_id: int, version: int) -> None:
 
 def _check_settings(found: Mapping[str, str], settings: Mapping[str, str]) -> None:
     for name, value in settings.items():
-        if found.get(name) != value:
+        if found.get(name, "") != value:  # earlier versions wrote less
             raise ConfigurationError(
                 f"the journal is of another run: {name} has changed; take the same again, or a new journal"
             )

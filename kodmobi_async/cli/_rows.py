@@ -1,21 +1,17 @@
 """The input of ``kodmobi bulk``: CSV or JSON Lines, read one line at a time, so that its length is no matter.
 
 A row is one line; blank lines are none. What is wrong with a row is told with its line number, and the next one is
-read. The first line decides: a ``{`` at its beginning means JSON Lines; a field ``session_id`` means a header.
+read. What is wrong with the whole input is told once, before anything is sent.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
-import json
 import os
 import secrets
-import shutil
 import stat
 import sys
-import tempfile
 import time
 from typing import IO, TYPE_CHECKING, Final, cast
 
@@ -23,8 +19,12 @@ import attrs
 from ulid import ULID
 
 from kodmobi_async._rules.requests import canonical_channel, canonical_session_id
+from kodmobi_async._values.channel import Channel
 from kodmobi_async._values.errors import ConfigurationError, InvalidRequestError
-from kodmobi_async._values.models import Channel, SendRequest
+from kodmobi_async._values.models import SendRequest
+from kodmobi_async.cli._columns import Columns, RowError
+from kodmobi_async.cli._encodings import copied, unpacked
+from kodmobi_async.cli._layout import layout_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -34,9 +34,6 @@ __all__ = ("STANDARD_INPUT", "BadRow", "Input", "Row", "example_rows")
 STANDARD_INPUT: Final = "-"
 _LONGEST_LINE: Final = 65_536
 _BOM: Final = b"\xef\xbb\xbf"
-_DELIMITERS: Final = (",", ";", "\t")
-_SESSION, _CHANNEL = "session_id", "channel"
-_CHUNK: Final = 1 << 20
 
 
 @attrs.frozen
@@ -45,7 +42,7 @@ class Row(SendRequest):
 
     Attributes:
         line: Where it stands in the input, counted from 1.
-        raw: The line as it was read, without its end.
+        raw: The line as it stands in the input, in UTF-8, without its end.
         tries: How often an earlier run has come to an outcome that is not to count.
     """
 
@@ -66,43 +63,58 @@ class InputError(Exception):
     """The input cannot be read any more."""
 
 
-class _RowError(Exception):
-    """What is wrong with a row."""
-
-
 class Input:
     """An input, open for as long as it is worked.
 
     Attributes:
-        digest: Of the whole content, so that a journal knows it again.
+        digest: Of the whole content, unpacked, so that a journal knows it again.
         rows: How many there are, bad ones included.
         header: The line above the rows, if there is one.
+        columns: What the user calls the columns.
+
+    Raises:
+        ConfigurationError: It is no list of sessions.
+        InputError: It cannot be read.
+        InvalidRequestError: The default is no channel.
     """
 
-    def __init__(self, file: IO[bytes], default_channel: str | None) -> None:
+    def __init__(self, file: IO[bytes], default_channel: str | None, columns: Columns = Columns()) -> None:  # noqa: B008 frozen
         self._file = file
         self._default = None if default_channel is None else canonical_channel(default_channel)
+        self.columns = columns
         digest, self.rows, first = hashlib.sha256(), 0, b""
-        for _, _, text in _lines(file, tell=digest.update):
-            first = first or text
+        for _, raw in _lines(file, tell=digest.update):
+            first = first or raw
             self.rows += 1
         self._size = file.tell()
         self.digest = digest.hexdigest()
-        self._parse: Callable[[str], tuple[object, object]] = _from_json
         self.header: bytes | None = None
-        if not first.startswith(b"{"):
-            self._read_first_line(first.decode("utf-8", "replace"))
-            if self._columns is not None:
-                self.header = first
-                self.rows -= 1
+        if len(first) >= _LONGEST_LINE:
+            raise ConfigurationError(
+                f"the input is neither CSV nor JSON Lines: its first line is longer than {_LONGEST_LINE} bytes"
+            )
+        text = first.decode("utf-8", "replace")
+        layout = layout_of(text, columns if self.rows else Columns(), needs_channel=self._default is None)
+        self._parse = layout.parse
+        if layout.has_header:
+            self.header = first
+            self.rows -= 1
+        for requirement in layout.requirements:
+            if self.rows and not (requirement.is_met(text) or any(map(requirement.is_met, self._texts()))):
+                raise ConfigurationError(requirement.refusal)
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, name: str, default_channel: str | None) -> Generator[Input]:
+    def open(
+        cls,
+        name: str,
+        default_channel: str | None,
+        columns: Columns = Columns(),  # noqa: B008 frozen
+    ) -> Generator[Input]:
         """Open a file; ``-`` and what is no regular file are read to their end first.
 
         Raises:
-            ConfigurationError: It cannot be read.
+            ConfigurationError: It cannot be read, or is no list of sessions.
             InvalidRequestError: The default is no channel.
         """
         with contextlib.ExitStack() as stack:
@@ -111,10 +123,8 @@ class Input:
                 # what is not ours stays open
                 file: IO[bytes] = stack.enter_context(open(source, "rb", closefd=name != STANDARD_INPUT))
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or name == STANDARD_INPUT:
-                    copy = stack.enter_context(tempfile.TemporaryFile())
-                    shutil.copyfileobj(file, copy, _CHUNK)
-                    file = copy
-                found = cls(file, default_channel)
+                    file = copied(file, stack)
+                found = cls(unpacked(file, stack), default_channel, columns)
             except OSError as error:
                 raise ConfigurationError(f"the input cannot be read: {error.strerror}") from None
             except InputError as error:
@@ -128,72 +138,32 @@ class Input:
             InputError: The file cannot be read any more.
         """
         header = self.header is not None
-        for line, raw, text in _lines(self._file, self._size):
+        for line, raw in _lines(self._file, self._size):
             if header:
                 header = False
                 continue
             try:
-                yield self._row(line, raw, text)
-            except (_RowError, InvalidRequestError) as error:
+                yield self._row(line, raw)
+            except (RowError, InvalidRequestError) as error:
                 yield BadRow(line, str(error))
 
-    def _row(self, line: int, raw: bytes, text: bytes) -> Row:
-        if len(text) >= _LONGEST_LINE:
-            raise _RowError(f"longer than {_LONGEST_LINE} bytes")
+    def _texts(self) -> Iterator[str]:
+        return (raw.decode("utf-8", "replace") for _, raw in _lines(self._file, self._size))
+
+    def _row(self, line: int, raw: bytes) -> Row:
+        if len(raw) >= _LONGEST_LINE:
+            raise RowError(f"longer than {_LONGEST_LINE} bytes")
         try:
-            session_id, channel = self._parse(text.decode("utf-8"))
+            session_id, channel = self._parse(raw.decode("utf-8"))
         except UnicodeDecodeError:
-            raise _RowError("not UTF-8") from None
+            raise RowError("not UTF-8") from None
         if session_id in (None, ""):
-            raise _RowError("no session_id")
+            raise RowError("no session_id")
         session = canonical_session_id(cast("str", session_id))
         name = self._default if channel in (None, "") else canonical_channel(cast("str", channel))
         if name is None:
-            raise _RowError("no channel, and no --channel for rows without one")
+            raise RowError("no channel, and no --channel for rows without one")
         return Row(session, name, line, raw)
-
-    # -- CSV -------------------------------------------------------------------------------------------------------
-
-    def _read_first_line(self, first: str) -> None:
-        """Find out how the fields are divided, and which of them is which."""
-        self._delimiter = next((each for each in _DELIMITERS if each in first), ",")
-        self._columns: tuple[int, int | None] | None = None
-        self._parse = self._from_csv
-        with contextlib.suppress(_RowError):
-            names = [field.lower() for field in self._fields(first)]
-            if _SESSION in names:
-                self._columns = names.index(_SESSION), names.index(_CHANNEL) if _CHANNEL in names else None
-
-    def _fields(self, text: str) -> list[str]:
-        if '"' not in text and "\r" not in text:  # as nearly always; it means the same, and takes a third of the time
-            return [field.strip() for field in text.split(self._delimiter)]
-        try:
-            return [field.strip() for field in next(csv.reader([text], delimiter=self._delimiter, strict=True))]
-        except (csv.Error, StopIteration):
-            raise _RowError("not a line of CSV; a row is one line") from None
-
-    def _from_csv(self, text: str) -> tuple[object, object]:
-        fields = self._fields(text)
-        if self._columns is None:
-            if len(fields) > len((_SESSION, _CHANNEL)):
-                raise _RowError(f"{len(fields)} fields; without a header, there are session_id and channel")
-            return fields[0], fields[1] if len(fields) > 1 else None
-        session, channel = self._columns
-        return (
-            fields[session] if session < len(fields) else None,
-            fields[channel] if channel is not None and channel < len(fields) else None,
-        )
-
-
-def _from_json(text: str) -> tuple[object, object]:
-    try:
-        value: object = json.loads(text)
-    except (ValueError, RecursionError):
-        raise _RowError("not JSON") from None
-    if not isinstance(value, dict):
-        raise _RowError("not a JSON object")
-    known = cast("dict[str, object]", value)
-    return known.get(_SESSION), known.get(_CHANNEL)
 
 
 def _standard_input() -> int:
@@ -219,8 +189,8 @@ def _pieces(file: IO[bytes], size: int) -> Iterator[bytes]:
 
 def _lines(
     file: IO[bytes], size: int = sys.maxsize, tell: Callable[[bytes], object] = len
-) -> Iterator[tuple[int, bytes, bytes]]:
-    """Yield the lines that are not blank: number, the line without its end, and the same without surrounding space.
+) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines that are not blank: number, and the line without its end.
 
     No more than ``_LONGEST_LINE`` bytes of a line are kept. ``tell`` is given every byte.
 
@@ -236,13 +206,13 @@ def _lines(
             tell(rest)
         if number == 1:
             line = line.removeprefix(_BOM)
-        if text := line.strip():
-            yield number, line.rstrip(b"\r\n"), text
+        if line and not line.isspace():
+            yield number, line.rstrip(b"\r\n")
 
 
 def example_rows(count: int) -> Iterator[str]:
     """Yield the lines of an example input: a header, and ``count`` made-up sessions over the documented channels."""
-    yield f"{_SESSION},{_CHANNEL}"
+    yield "session_id,channel"
     channels = tuple(Channel)
     now = int(time.time() * 1_000)
     for number in range(count):

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
-
-import attrs
-from ulid import ULID
+from typing import TYPE_CHECKING, Final
 
 from kodmobi_async._values.errors import CooldownError, Outcome
 from kodmobi_async._values.settings import check_max_wait
@@ -33,7 +30,7 @@ async def send(connection: Connection, output: Output, session_id: str, channel:
     async with connected(connection, output, session_id) as client:
         result = await _send_when_possible(client, output, session_id, channel, max_wait)
     if output.as_json:
-        output.write_json(_as_json(result))
+        output.write_json(result.to_dict())
     else:
         show(output, result)
     return ExitCode.SENT
@@ -72,7 +69,7 @@ async def list_channels(connection: Connection, output: Output, session_id: str 
     async with connected(connection, output, session_id) as client:
         channels = await client.channels(session_id)
     if output.as_json:
-        output.write_json([_as_json(channel) for channel in channels])
+        output.write_json([channel.to_dict() for channel in channels])
     elif channels:
         rows = [_row(channel, known=session_id is not None) for channel in channels]
         output.table(("channel", "name", "next send", "user", "link"), rows)
@@ -106,13 +103,3 @@ def show(output: Output, result: SendResult) -> None:
         output.tell("attempts", str(result.attempts))
     if result.confirmed:
         output.tell("confirmed", "its answer was lost; asked again, the service said that it took the code")
-
-
-def _as_json(value: SendResult | SessionChannel) -> dict[str, Any]:
-    return attrs.asdict(value, value_serializer=_plain_value)
-
-
-def _plain_value(_: object, __: object, value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return str(value) if isinstance(value, ULID) else value

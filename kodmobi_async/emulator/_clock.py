@@ -10,6 +10,7 @@ from typing import Final
 import attrs
 
 from kodmobi_async.emulator._checks import finite
+from kodmobi_async.emulator._events import Events
 
 __all__ = ("Clock",)
 
@@ -26,6 +27,7 @@ class Clock:
     that is 5 seconds late is 5 seconds late for the client, too.
     """
 
+    _events: Events
     _loop: asyncio.AbstractEventLoop | None = attrs.field(init=False, default=None)
     # time() is the loop's time, times the speed, plus the offset.
     _speed: float = attrs.field(init=False, default=1.0)
@@ -70,6 +72,7 @@ class Clock:
         if self.date().timestamp() + seconds >= _END:
             raise ValueError("the clock cannot be moved beyond the year 3000")
         self._offset += seconds
+        self._events.publish("clock")
 
     @property
     def speed(self) -> float:
@@ -84,3 +87,4 @@ class Clock:
         if self._loop is not None:
             self._offset = self.time() - self._loop.time() * speed
         self._speed = speed
+        self._events.publish("clock")

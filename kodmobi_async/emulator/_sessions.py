@@ -170,11 +170,12 @@ class Sessions:
         """Count a wrong code; the last one allowed ends the session, and may block the user."""
         session.wrong_codes += 1
         if session.wrong_codes >= self._settings.max_checks:
-            self.end(session, now)
+            session.expires_at = now
         user = session.user
         user.wrong_codes += 1
         if self._settings.block_after is not None and user.wrong_codes >= self._settings.block_after:
             user.blocked = True
+        self._events.publish("session", session)
 
     def confirm(self, session: Session, now: float) -> str:
         """End a session whose code was right, and return the token that proves it."""

@@ -26,14 +26,15 @@ class State:
     """
 
     settings: Settings
-    clock: Clock = attrs.field(init=False, factory=Clock)
     events: Events = attrs.field(init=False, factory=Events)
+    clock: Clock = attrs.field(init=False)
     counts: Counter[str] = attrs.field(init=False, factory=Counter[str])
     script: Script = attrs.field(init=False)
     sessions: Sessions = attrs.field(init=False)
     requests: Log[Exchanged] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.clock = Clock(self.events)
         self.script = Script(self.events)
         self.sessions = Sessions(self.settings, self.events)
         self.requests = Log("request", self.settings, self.events)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
-import attrs
 from ulid import ULID
 
 from kodmobi_async._values import errors as _errors
@@ -22,11 +21,7 @@ _ERRORS: Final[dict[str, type[KodmobiError]]] = {
 def dump_outcome(outcome: SendOutcome) -> dict[str, Any]:
     """Return the outcome as dictionaries, lists, strings and numbers."""
     if outcome.result is not None:
-        plain = attrs.asdict(outcome.result)
-        plain["session_id"] = str(outcome.result.session_id)
-        expires = outcome.result.session_expired_at
-        plain["session_expired_at"] = None if expires is None else expires.isoformat()
-        return {"outcome": Outcome.ACCEPTED.value, "result": plain}
+        return {"outcome": Outcome.ACCEPTED.value, "result": outcome.result.to_dict()}
     error = outcome.error
     assert error is not None  # noqa: S101 an outcome has one of the two
     kind = next(kind for kind in type(error).__mro__ if kind.__name__ in _ERRORS)

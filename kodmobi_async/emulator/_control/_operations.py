@@ -122,12 +122,13 @@ class Operations:
     async def change_clock(self, body: Mapping[str, Any]) -> JsonObject:
         """Move the time forward, or change its speed."""
         clock = self._state.clock
-        try:
-            clock.advance(body.get("advance", 0.0))
-        except ValueError as error:
-            raise InvalidInputError(str(error)) from None
-        clock.speed = body.get("speed", clock.speed)
-        self._state.events.publish("clock")
+        if "advance" in body:
+            try:
+                clock.advance(body["advance"])
+            except ValueError as error:
+                raise InvalidInputError(str(error)) from None
+        if "speed" in body:
+            clock.speed = body["speed"]
         return self._views.clock()
 
     async def reset(self) -> JsonObject:

@@ -11,6 +11,7 @@ import attrs
 
 from kodmobi_async.emulator._control._guard import reason_to_refuse
 from kodmobi_async.emulator._control._operations import NotFoundError, Operations
+from kodmobi_async.emulator._control._page import inbox
 from kodmobi_async.emulator._control._routes import UnknownMethodError, UnknownPathError, read_arguments, route
 from kodmobi_async.emulator._control._schema import InvalidInputError
 from kodmobi_async.emulator._control._views import Views
@@ -31,6 +32,7 @@ __all__ = ("Control", "serves")
 _log: Final = logging.getLogger("kodmobi_async.emulator")
 
 _ROOT: Final = "/_emulator"
+_PAGE_PATHS: Final = frozenset({_ROOT, f"{_ROOT}/"})
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _STREAM: Final = Response(
     200, b"", {**_HEADERS, "Content-Type": "text/event-stream; charset=utf-8", "Connection": "close"}, endless=True
@@ -95,6 +97,8 @@ class Control:
 
     async def _respond(self, request: Request) -> Response:
         try:
+            if request.line.path in _PAGE_PATHS and request.line.method in {"GET", "HEAD"}:
+                return inbox()
             operation, in_path = route(request.line)
             arguments = read_arguments(operation, in_path, request)
             name: str = operation["operationId"]
