@@ -31,7 +31,7 @@ from kodmobi_async import (
     WrongLoopError,
 )
 from kodmobi_async.redis import RedisCooldownTracker
-from kodmobi_async.redis._connection import connect
+from kodmobi_async.redis._address import open_backend
 from kodmobi_async.redis._pipeline import Pipeline, Unavailable
 from kodmobi_async.redis._scripts import READ
 from kodmobi_async.redis._subscription import Subscription
@@ -394,8 +394,8 @@ async def test_two_waiters_of_one_process_listen_to_the_same_slot(
 
 
 async def test_a_listener_that_begins_as_the_last_one_ends_receives_changes(valkey: Valkey) -> None:
-    client = connect(valkey.url)
-    subscription = Subscription(client.connection_pool, timeout=1.0)
+    backend = open_backend(valkey.url, timeout=1.0)
+    subscription = Subscription(backend, timeout=1.0)
     with valkey.client() as other:
         for _ in range(3):
             async with subscription.listen("key") as listener:
@@ -403,19 +403,19 @@ async def test_a_listener_that_begins_as_the_last_one_ends_receives_changes(valk
                 other.publish("key", "")
                 await asyncio.wait_for(listener.changed.wait(), 1.0)
     await subscription.aclose()
-    await client.aclose()
+    await backend.aclose()
 
 
 async def test_a_listener_without_a_server_is_not_active() -> None:
-    client = connect("redis://127.0.0.1:1")
-    async with Subscription(client.connection_pool, timeout=1.0).listen("key") as listener:
+    backend = open_backend("redis://127.0.0.1:1", timeout=1.0)
+    async with Subscription(backend, timeout=1.0).listen("key") as listener:
         assert not listener.is_active
-    await client.aclose()
+    await backend.aclose()
 
 
 async def test_a_command_that_is_cancelled_before_its_batch_is_not_sent(valkey: Valkey) -> None:
-    client = connect(valkey.url)
-    pipeline = Pipeline(client, timeout=1.0)
+    backend = open_backend(valkey.url, timeout=1.0)
+    pipeline = Pipeline(backend, timeout=1.0)
     before = valkey.scripts_run()
     pipeline.execute(READ, "key").cancel()
     await asyncio.sleep(0.01)
@@ -425,7 +425,7 @@ async def test_a_command_that_is_cancelled_before_its_batch_is_not_sent(valkey: 
         waiting = pipeline.execute(READ, "key")
         await asyncio.sleep(0.01)
         await pipeline.aclose()
-    await client.aclose()
+    await backend.aclose()
     assert await waiting == Unavailable("closed")
 
 
@@ -963,10 +963,10 @@ def test_a_forked_child_opens_connections_of_its_own(valkey: Valkey) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"url": "http://user:hunter2@localhost"},
-        {"url": "redis://user:hunter2@localhost:port"},
-        {"url": None},
-        {"url": 5},
+        {"server": "http://user:hunter2@localhost"},
+        {"server": "redis://user:hunter2@localhost:port"},
+        {"server": None},
+        {"server": 5},
         {"timeout": 0},
         {"timeout": math.inf},
         {"timeout": "1"},
@@ -979,7 +979,7 @@ def test_a_forked_child_opens_connections_of_its_own(valkey: Valkey) -> None:
 )
 def test_a_wrong_setting_fails_where_it_is_written(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        RedisCooldownTracker(**{"url": "redis://localhost", **settings})
+        RedisCooldownTracker(**{"server": "redis://localhost", **settings})
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 

@@ -12,13 +12,15 @@ import logging
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
+
+from kodmobi_async.redis._backend import MAX_BATCHES, UNREACHABLE
+from kodmobi_async.redis._setup import WrongSetup, wrong_setup
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from redis.asyncio import Redis
-
+    from kodmobi_async.redis._backend import Backend, Command
     from kodmobi_async.redis._scripts import Script
 
 _log: Final = logging.getLogger("kodmobi_async")
@@ -32,9 +34,16 @@ class Unavailable:
 
     Attributes:
         reason: A few words, without anything of the address or of the server's reply.
+        setup: What is wrong with the set-up, if that is why.
     """
 
     reason: str
+    setup: WrongSetup | None = None
+
+    @classmethod
+    def because_of(cls, error: BaseException) -> Unavailable:
+        """Return what an error of the library means."""
+        return cls(type(error).__name__, wrong_setup(error))
 
 
 Reply: TypeAlias = list[int] | Unavailable
@@ -54,22 +63,34 @@ class _Command:
         self.reply = reply
         self.attempts = 0
 
+    def by_digest(self) -> Command:
+        """Return the command for a server that knows the script."""
+        return ("EVALSHA", self.script.digest, *self._operands())
+
+    def by_text(self) -> Command:
+        """Return the command for a server that does not know the script."""
+        return ("EVAL", self.script.text, *self._operands())
+
+    def _operands(self) -> Command:
+        arguments = (each if isinstance(each, int) else each.encode() for each in self.arguments)
+        return (1, self.key.encode(), *arguments)
+
     def finish(self, reply: Any) -> None:
         """Set the reply, unless the caller was cancelled."""
         if not self.reply.done():
-            self.reply.set_result(Unavailable(type(reply).__name__) if isinstance(reply, RedisError) else reply)
+            self.reply.set_result(Unavailable.because_of(reply) if isinstance(reply, Exception) else reply)
 
 
 class Pipeline:
     """Runs scripts in batches.
 
     Args:
-        client: Its connections are used. It must not retry by itself.
+        backend: Where they run.
         timeout: Seconds until every command has its reply, all attempts included.
     """
 
-    MAX_CONCURRENT_BATCHES: Final = 16
-    """Batches in flight at a time, a connection each."""
+    MAX_CONCURRENT_BATCHES: Final = MAX_BATCHES
+    """Batches in flight at a time, a connection each; fewer if the client has few connections."""
 
     MAX_BATCH_SIZE: Final = 256
     """Commands in a batch."""
@@ -77,8 +98,8 @@ class Pipeline:
     MAX_ATTEMPTS: Final = 2
     """Batches that a command goes into, at most: a lost reply is requested once more."""
 
-    def __init__(self, client: Redis, *, timeout: float) -> None:
-        self._client = client
+    def __init__(self, backend: Backend, *, timeout: float) -> None:
+        self._backend = backend
         self._batch_timeout = 0.9 * timeout / self.MAX_ATTEMPTS
         self._queue: list[_Command] = []
         self._is_scheduled = False
@@ -106,7 +127,7 @@ class Pipeline:
 
     def _start_batches(self) -> None:
         self._is_scheduled = False
-        while self._queue and len(self._batches) < self.MAX_CONCURRENT_BATCHES:
+        while self._queue and len(self._batches) < self._backend.max_batches:
             first, self._queue = self._queue[: self.MAX_BATCH_SIZE], self._queue[self.MAX_BATCH_SIZE :]
             commands = [command for command in first if not command.reply.done()]
             if commands:
@@ -125,39 +146,30 @@ class Pipeline:
             async with _SteppedTimeout(self._batch_timeout):
                 replies = await self._send(commands)
         except Exception as error:  # noqa: BLE001 whatever the library raises: there is no reply
-            replies = [Unavailable(type(error).__name__)] * len(commands)
+            replies = [error] * len(commands)
             failed = True
         finally:
             for command, reply in zip(commands, replies, strict=True):
                 command.attempts += 1
-                if failed and command.attempts < self.MAX_ATTEMPTS:
+                if (failed or isinstance(reply, UNREACHABLE)) and command.attempts < self.MAX_ATTEMPTS:
                     self._enqueue(command)
                 else:
                     command.finish(reply)
 
     async def _send(self, commands: list[_Command]) -> list[Any]:
-        replies = await self._exchange(commands, by_text=False)
+        batch = [command.by_digest() for command in commands]
+        if self._policy_is_known:
+            replies = await self._backend.execute(batch)
+        else:
+            replies, policies = await self._backend.execute_and_inspect(batch)
+            self._policy_is_known = True
+            _warn_of_eviction(policies)
         # A server that was restarted or replaced does not know the scripts.
         unknown = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:
-            repeated = await self._exchange([commands[number] for number in unknown], by_text=True)
+            repeated = await self._backend.execute([commands[number].by_text() for number in unknown])
             for number, reply in zip(unknown, repeated, strict=True):
                 replies[number] = reply
-        return replies
-
-    async def _exchange(self, commands: list[_Command], *, by_text: bool) -> list[Any]:
-        pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
-            if by_text:
-                pipeline.eval(command.script.text, 1, command.key, *command.arguments)
-            else:
-                pipeline.evalsha(command.script.digest, 1, command.key, *command.arguments)
-        if self._policy_is_known:
-            return await pipeline.execute(raise_on_error=False)
-        pipeline.execute_command("INFO", "memory")  # pyright: ignore[reportUnknownMemberType] half typed
-        *replies, memory = await pipeline.execute(raise_on_error=False)
-        self._policy_is_known = True
-        _warn_of_eviction(memory)
         return replies
 
 
@@ -194,10 +206,8 @@ class _SteppedTimeout:
             self._scope.reschedule(self._loop.time())
 
 
-def _warn_of_eviction(memory: Any) -> None:
-    """Warn if the server may evict our keys. It may also refuse to show its settings."""
-    policy = _SAFE_POLICY if isinstance(memory, Exception) else str(memory.get("maxmemory_policy", _SAFE_POLICY))
-    if policy != _SAFE_POLICY:
+def _warn_of_eviction(policies: set[str]) -> None:
+    for policy in sorted(policies - {_SAFE_POLICY}):
         _log.warning(
             "the server of the shared cooldowns has maxmemory-policy %s: it may evict open windows when its memory is"
             " full. Set it to %s",

@@ -13,6 +13,10 @@ from typing import Final
 import attrs
 
 
+def _encoded(text: str) -> bytes:
+    return text.encode()
+
+
 @attrs.frozen
 class Script:
     """A script.
@@ -22,10 +26,10 @@ class Script:
         digest: What ``EVALSHA`` takes: the server knows the scripts that it has run.
     """
 
-    text: str
-    digest: str = attrs.field(
+    text: bytes = attrs.field(converter=_encoded)
+    digest: bytes = attrs.field(
         default=attrs.Factory(
-            lambda self: hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest(), takes_self=True
+            lambda self: hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode(), takes_self=True
         )
     )
 
@@ -49,7 +53,7 @@ end
 return {held == '-' and 1 or 2, left}
 """)
 
-# token, window in ms → {1, 0}, or {0, 0} if another reservation holds the slot
+# token, window in ms → {1 if the slot is blocked now, 1 if the server does not know of the reservation}
 START: Final = Script("""
 local held = redis.call('GET', KEYS[1])
 local window = tonumber(ARGV[2])
@@ -60,7 +64,7 @@ if held == '-' then
   return {1, 0}
 end
 if held and held ~= ARGV[1] then
-  return {0, 0}
+  return {0, 1}
 end
 if window > 0 then
   redis.call('SET', KEYS[1], '-', 'PX', window)
@@ -68,7 +72,7 @@ else
   redis.call('DEL', KEYS[1])
 end
 redis.pcall('PUBLISH', KEYS[1], '')
-return {1, 0}
+return {1, held and 0 or 1}
 """)
 
 # token → {1, 0}, or {0, 0} if this reservation does not hold the slot

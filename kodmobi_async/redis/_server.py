@@ -3,6 +3,9 @@
 The invariant: **during an outage no caller waits for the server.** The first command that fails begins the outage; from
 then on, commands fail at once, and writes become pending. The flusher tries to reach the server, with growing delays.
 When the server accepts a probe, the outage ends, and the flusher writes what is pending.
+
+A wrong set-up is not an outage: it does not come back by itself. Until the server has worked once, whoever makes a
+request gets an error that says what is wrong.
 """
 
 from __future__ import annotations
@@ -12,18 +15,21 @@ import logging
 import os
 import random
 import secrets
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 from kodmobi_async._rules.clock import LoopClock
+from kodmobi_async._values.errors import WrongLoopError
 from kodmobi_async.redis._backlog import Backlog, PendingWrite
 from kodmobi_async.redis._pipeline import Reply, Unavailable
-from kodmobi_async.redis._scripts import RESERVE
+from kodmobi_async.redis._reservation import unavailable
+from kodmobi_async.redis._scripts import FREE, OBSERVE, READ, RELEASE, RESERVE, START
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kodmobi_async.redis._connection import Connections
+    from kodmobi_async.redis._connections import Connections
     from kodmobi_async.redis._scripts import Script
+    from kodmobi_async.redis._setup import WrongSetup
     from kodmobi_async.redis._subscription import Subscription
 
 _log: Final = logging.getLogger("kodmobi_async")
@@ -41,7 +47,8 @@ class Server:
 
     Args:
         connect: Makes the connections for a loop.
-        probe: The key of a slot that no caller uses.
+        survives_fork: Whether that makes connections for another process, too.
+        probe: The key of a slot that no caller uses. With a caller's key in braces after it, it is on the same node.
         outage_consequence: What an outage means for callers, for the log.
         on_move: Called when another loop takes over.
     """
@@ -50,11 +57,13 @@ class Server:
         self,
         connect: Callable[[], Connections],
         *,
+        survives_fork: bool,
         probe: str,
         outage_consequence: str,
         on_move: Callable[[], None],
     ) -> None:
         self._connect = connect
+        self._survives_fork = survives_fork
         self._probe = probe
         self._outage_consequence = outage_consequence
         self._on_move = on_move
@@ -65,27 +74,35 @@ class Server:
         self.flusher: asyncio.Task[None] | None = None
         self._connections: Connections | None = None
         self._process = 0
+        self._has_worked = False
+        self._failed_key: str | None = None
 
     async def request(self, script: Script, key: str, *arguments: str | int) -> Reply:
-        """Run a script. Its failure begins an outage."""
+        """Run a script. Its failure begins an outage.
+
+        Raises:
+            ConfigurationError: The set-up is wrong.
+        """
         if self.outage is not None:
             return Unavailable(self.outage)
         reply = await self._execute(script, key, *arguments)
-        if isinstance(reply, Unavailable) and self.outage is None:
-            self.outage = reply.reason
-            _log.warning(
-                "the server of the shared cooldowns is unavailable (%s): %s", reply.reason, self._outage_consequence
-            )
-            self.flush_soon()
+        if isinstance(reply, Unavailable):
+            if self._is_wrong(reply.setup):
+                raise reply.setup.error()
+            self._begin_outage(key, reply)
         return reply
 
     async def write(self, write: PendingWrite) -> Reply:
         """Run a script that must take effect: later, if not now, and even if the caller is cancelled."""
         self.backlog.add(write)
         try:
+            if self.outage is not None:
+                return Unavailable(self.outage)
             left = write.milliseconds_left(self.clock.now())
-            reply = await self.request(write.script, write.key, write.token, left)
-            if not isinstance(reply, Unavailable):
+            reply = await self._execute(write.script, write.key, write.token, left)
+            if isinstance(reply, Unavailable):
+                self._begin_outage(write.key, reply)
+            else:
                 self.backlog.confirm(write)
             return reply
         finally:
@@ -96,6 +113,30 @@ class Server:
         """Run a script that must take effect without waiting for it."""
         self.backlog.add(write)
         self.flush_soon()
+
+    async def ping(self) -> None:
+        """Run each script, with each of its commands, on a slot that no caller uses.
+
+        Raises:
+            ConfigurationError: The set-up is wrong.
+            CooldownUnavailableError: The server is unavailable.
+        """
+        token = secrets.token_hex(12)
+        key = f"{self._probe}:{token}"
+        replies = await asyncio.gather(
+            self._execute(RESERVE, key, token, 1_000),
+            self._execute(RELEASE, key, token),
+            self._execute(RESERVE, key, token, 1_000),
+            self._execute(START, key, token, 50),
+            self._execute(OBSERVE, key, token, 100),
+            self._execute(START, key, token, 150),
+            self._execute(READ, key),
+        )
+        for reply in replies:
+            if isinstance(reply, Unavailable):
+                if reply.setup is not None:
+                    raise reply.setup.error()
+                raise unavailable(reply.reason)
 
     async def subscription(self) -> Subscription:
         """Return the subscription of the running loop."""
@@ -134,7 +175,11 @@ class Server:
     async def _try_to_flush(self) -> bool:
         """Run all pending writes that still have a meaning; return whether the server has confirmed all of them."""
         # Whether it accepts a reservation: it may be there, and refuse to write.
-        if isinstance(await self._execute(RESERVE, self._probe, secrets.token_hex(12), 1), Unavailable):
+        probe = self._probe if self._failed_key is None else f"{self._probe}{{{self._failed_key}}}"
+        reply = await self._execute(RESERVE, probe, secrets.token_hex(12), 1)
+        if isinstance(reply, Unavailable):
+            if self._is_wrong(reply.setup):
+                self.outage = None  # the next request raises it
             return False
         if self.outage is not None:
             self.outage = None
@@ -148,12 +193,28 @@ class Server:
         self.backlog.confirm(write)
         return True
 
+    def _is_wrong(self, setup: WrongSetup | None) -> TypeGuard[WrongSetup]:
+        return setup is not None and (setup.always or not self._has_worked)
+
+    def _begin_outage(self, key: str, reply: Unavailable) -> None:
+        if self.outage is None:
+            self.outage, self._failed_key = reply.reason, key
+            _log.warning(
+                "the server of the shared cooldowns is unavailable (%s): %s", reply.reason, self._outage_consequence
+            )
+            self.flush_soon()
+
     async def _execute(self, script: Script, key: str, *arguments: str | int) -> Reply:
         connections = self._connections or await self._connected()
-        return await connections.pipeline.execute(script, key, *arguments)
+        reply = await connections.pipeline.execute(script, key, *arguments)
+        if script is RESERVE and not isinstance(reply, Unavailable) and reply[0] == FREE:
+            self._has_worked = True  # unlike what only reads, or finds a slot taken
+        return reply
 
     async def _connected(self) -> Connections:
         if self._connections is None:
+            if self._process not in (0, os.getpid()) and not self._survives_fork:
+                raise WrongLoopError("this tracker's client is the parent process's: make both in the child")
             self._connections = self._connect()
             self._process = os.getpid()
             await self._connections.open()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +17,7 @@ from redis.exceptions import RedisError
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from redis.asyncio import ConnectionPool
+    from kodmobi_async.redis._backend import Backend
 
 # Seconds between looks at a slot: while its changes are received, and while they are not.
 _POLL_WHEN_ACTIVE: Final = 5.0
@@ -54,12 +55,12 @@ class Subscription:
     """One connection that is subscribed to the channels of all listeners.
 
     Args:
-        pool: Where the connection comes from.
+        backend: Where the connection comes from.
         timeout: Seconds to wait for the connection, and for the server to confirm a channel.
     """
 
-    def __init__(self, pool: ConnectionPool, *, timeout: float) -> None:
-        self._pool = pool
+    def __init__(self, backend: Backend, *, timeout: float) -> None:
+        self._backend = backend
         self._timeout = timeout
         self._listeners: dict[str, Listener] = {}
         self._connection: Any = None  # of one of the library's several classes
@@ -98,30 +99,22 @@ class Subscription:
             self._reader.cancel()
             await asyncio.wait([self._reader])
 
-    async def _send(self, *command: str) -> None:
+    async def _send(self, command: str, key: str) -> None:
         # The reader notices a connection that fails.
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(self._timeout):
-                await self._connection.send_command(*command, check_health=False)
+                await self._connection.send_command(command, key.encode(), check_health=False)
 
     async def _read(self) -> None:
-        connection: Any = None
         try:
-            async with asyncio.timeout(self._timeout):
-                connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # its decorator
-                self._connection = connection  # from now on, each new listener sends its own SUBSCRIBE
-                for key in tuple(self._listeners):
-                    await connection.send_command("SUBSCRIBE", key, check_health=False)
-            while True:
-                kind, channel, _ = await connection.read_response()
-                listener = self._listeners.get(channel.decode())
-                if listener is None:
-                    continue  # its last user has left
-                if kind == b"message":
-                    listener.changed.set()
-                elif kind == b"subscribe":
-                    listener.is_active = True
-                    listener.confirmed.set()
+            async with contextlib.AsyncExitStack() as stack:
+                async with asyncio.timeout(self._timeout):
+                    connection = await stack.enter_async_context(self._backend.listening_connection())
+                    self._connection = connection  # from now on, each new listener sends its own SUBSCRIBE
+                    for key in tuple(self._listeners):
+                        await connection.send_command("SUBSCRIBE", key.encode(), check_health=False)
+                while True:
+                    await self._receive(connection)
         except Exception:  # noqa: BLE001, S110 whatever the library raises: no change is received any more
             pass
         finally:
@@ -130,6 +123,15 @@ class Subscription:
                 listener.is_active = False
                 listener.confirmed.set()
                 listener.changed.set()
-            if connection is not None:
-                await connection.disconnect(nowait=True)
-                await self._pool.release(connection)
+
+    async def _receive(self, connection: Any) -> None:
+        # However long it takes, and whatever the client's protocol and decoding.
+        kind, channel, *_ = await connection.read_response(disable_decoding=True, timeout=math.inf, push_request=True)
+        listener = self._listeners.get(channel.decode())
+        if listener is None:
+            return  # its last user has left
+        if kind == b"message":
+            listener.changed.set()
+        elif kind == b"subscribe":
+            listener.is_active = True
+            listener.confirmed.set()

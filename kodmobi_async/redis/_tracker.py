@@ -20,8 +20,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import hashlib
 import random
 import secrets
 from typing import TYPE_CHECKING, Final, Literal, Self
@@ -30,8 +28,10 @@ from kodmobi_async._rules.cooldown import MemoryCooldownTracker, Reservation
 from kodmobi_async._values.assumptions import WINDOW
 from kodmobi_async._values.errors import ConfigurationError
 from kodmobi_async._values.settings import check_seconds
+from kodmobi_async.redis._address import open_backend
 from kodmobi_async.redis._backlog import PendingWrite, milliseconds
-from kodmobi_async.redis._connection import Connections, connect
+from kodmobi_async.redis._connections import Connections
+from kodmobi_async.redis._keys import Keys
 from kodmobi_async.redis._pipeline import Reply, Unavailable
 from kodmobi_async.redis._reservation import SharedReservation, refusal, shared, unavailable
 from kodmobi_async.redis._scripts import BLOCKED, FREE, OBSERVE, READ, RELEASE, RESERVE, START
@@ -39,6 +39,8 @@ from kodmobi_async.redis._server import Server
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from redis.asyncio import Redis, RedisCluster
 
     from kodmobi_async.redis._subscription import Listener
 
@@ -55,7 +57,10 @@ class RedisCooldownTracker:
     over. Close it with ``async with`` or `aclose`; a client that uses it does not.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``, as redis-py takes it.
+        server: The address of a server, ``redis://host:6379/0``; of a cluster, ``redis+cluster://host:6379,host:6379``;
+            or of Sentinels, ``redis+sentinel://host:26379,host:26379/service/0``. ``rediss`` for TLS; ``unix://``;
+            options as redis-py takes them. Or a client of yours, ``redis.asyncio.Redis`` or ``RedisCluster``, which
+            the tracker does not close.
         timeout: Seconds until a decision is made without the server.
         on_outage: How to decide without the server: ``"local"`` = by this process's own windows, which a
             `TrackerDegraded`, the log and ``SendResult.window`` report; ``"refuse"`` = `CooldownUnavailableError`.
@@ -70,7 +75,7 @@ class RedisCooldownTracker:
 
     def __init__(
         self,
-        url: str,
+        server: str | Redis | RedisCluster,
         *,
         timeout: float = 0.25,
         on_outage: Literal["local", "refuse"] = "local",
@@ -78,30 +83,26 @@ class RedisCooldownTracker:
         secret: str | bytes = b"",
         window: float = WINDOW,
     ) -> None:
-        connect(url)
+        timeout = check_seconds("timeout", timeout)
+        open_backend(server, timeout=timeout)
         if on_outage not in ("local", "refuse"):
             raise ConfigurationError('on_outage takes "local" or "refuse"')
-        if not isinstance(prefix, str):  # pyright: ignore[reportUnnecessaryIsInstance] not everyone uses a checker
-            raise ConfigurationError("prefix takes a string")
-        if not isinstance(secret, (str, bytes)):  # pyright: ignore[reportUnnecessaryIsInstance] not everyone uses a checker
-            raise ConfigurationError("secret takes a string, or bytes")
+        self._keys = Keys(prefix, secret)
         self._window = check_seconds("window", window)
         self._refuses = on_outage == "refuse"
-        self._prefix = prefix
-        secret = secret.encode() if isinstance(secret, str) else secret
-        self._hash = hashlib.blake2b(digest_size=20, key=hashlib.blake2b(secret).digest(), person=b"kodmobi_async")
         self._local = MemoryCooldownTracker(window=window)
         self._requests: dict[str, asyncio.Future[Reply | None]] = {}
         self._server = Server(
-            functools.partial(Connections, url, timeout=check_seconds("timeout", timeout)),
-            probe=f"{prefix}probe",
+            lambda: Connections(open_backend(server, timeout=timeout), timeout=timeout),
+            survives_fork=isinstance(server, str),
+            probe=self._keys.probe,
             outage_consequence="nothing is sent meanwhile" if self._refuses else "this process uses its own windows",
             on_move=self._requests.clear,
         )
         self._clock = self._server.clock
 
     def __repr__(self) -> str:
-        return f"<RedisCooldownTracker {self._prefix!r}{' degraded' if self._server.outage else ''}>"
+        return f"<RedisCooldownTracker {self._keys.prefix!r}{' degraded' if self._server.outage else ''}>"
 
     async def __aenter__(self) -> Self:
         return self
@@ -119,16 +120,28 @@ class RedisCooldownTracker:
         self._clock.now()
         await self._server.aclose()
 
+    async def ping(self) -> None:
+        """Check that the server can be reached, and that this tracker may do there what it has to.
+
+        Raises:
+            ConfigurationError: The set-up is wrong: credentials, rights, kind of server, options.
+            CooldownUnavailableError: The server is unavailable.
+            WrongLoopError: The tracker is in use on another loop.
+        """
+        self._clock.now()
+        await self._server.ping()
+
     async def acquire(self, session_id: str, channel: str, *, lease: float, max_wait: float = 0.0) -> Reservation:
         """Reserve the pair's slot, waiting up to ``max_wait`` seconds for its turn.
 
         Raises:
             CooldownError: The slot is not free within ``max_wait``.
             CooldownUnavailableError: The server is unavailable, and ``on_outage`` is ``"refuse"``.
+            ConfigurationError: The set-up is wrong.
             WrongLoopError: The tracker is in use on another loop.
         """
         deadline = self._clock.now() + max_wait
-        key = self._key(session_id, channel)
+        key = self._keys.of(session_id, channel)
         if max_wait <= 0 and (request := self._requests.get(key)) is not None:
             # Another caller of this process is waiting for the server's reply: it answers this caller, too.
             self._refuse_alike(session_id, channel, await asyncio.shield(request))
@@ -151,7 +164,9 @@ class RedisCooldownTracker:
         held = shared(reservation)
         await self._local.start(held.local, window)
         longest = max(window, self._local.blocked_for(*held.pair))
-        await self._settle(held, PendingWrite(START, held.key, held.token, now + longest))
+        reply = await self._settle(held, PendingWrite(START, held.key, held.token, now + longest))
+        if isinstance(reply, list) and reply[1] and now < held.until and held.degraded is None:
+            held.degrade("reservation lost")  # by a failover, or by eviction: another process may have sent, too
 
     async def release(self, reservation: Reservation) -> None:
         """Free the slot."""
@@ -170,7 +185,7 @@ class RedisCooldownTracker:
         if seconds <= self._local.blocked_for(session_id, channel):
             return
         await self._local.observe(session_id, channel, seconds)
-        key = self._key(session_id, channel)
+        key = self._keys.of(session_id, channel)
         self._server.notify(key)  # a wait for another process's send may be hopeless now
         reply = await self._server.write(PendingWrite(OBSERVE, key, f"observed {key}", now + seconds))
         if isinstance(reply, list) and reply[0] == BLOCKED:
@@ -186,7 +201,7 @@ class RedisCooldownTracker:
         left = await self._local.remaining(session_id, channel)
         if left > 0:
             return left
-        reply = await self._server.request(READ, self._key(session_id, channel))
+        reply = await self._server.request(READ, self._keys.of(session_id, channel))
         if isinstance(reply, Unavailable):
             if self._refuses:
                 raise unavailable(reply.reason)
@@ -213,6 +228,7 @@ class RedisCooldownTracker:
             return None
         state, left = reply
         if state == FREE:
+            reservation.until = now + lease
             return None
         reservation.is_on_server = False
         return state, max(0.001, self._left(left, now))
@@ -258,13 +274,14 @@ class RedisCooldownTracker:
         script, ends = (START, now + observed) if observed > 0 else (RELEASE, now + seconds)
         return PendingWrite(script, reservation.key, reservation.token, ends)
 
-    async def _settle(self, reservation: SharedReservation, write: PendingWrite) -> None:
+    async def _settle(self, reservation: SharedReservation, write: PendingWrite) -> Reply | None:
         if reservation.is_settled:
-            return
+            return None
         reservation.is_settled = True
         reply = await self._server.write(write)
         if isinstance(reply, Unavailable):
             reservation.degrade(reply.reason)
+        return reply
 
     def _refuse_alike(self, session_id: str, channel: str, reply: Reply | None) -> None:
         """Refuse a caller that does not wait, if the server's reply to another caller refuses that one."""
@@ -274,12 +291,6 @@ class RedisCooldownTracker:
     def _left(self, left_there: int, requested_at: float) -> float:
         """Return the seconds that the server says are left, counted from the request: never more than there."""
         return left_there / 1_000 - (self._clock.now() - requested_at)
-
-    def _key(self, session_id: str, channel: str) -> str:
-        # A canonical session id has no colon: no two pairs share a text. Channels that differ only in case share one.
-        digest = self._hash.copy()
-        digest.update(f"{session_id}:{channel.lower()}".encode())
-        return self._prefix + digest.hexdigest()
 
 
 def _local_lease(lease: float, max_wait: float) -> float:
