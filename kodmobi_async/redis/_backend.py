@@ -11,13 +11,17 @@ import random
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from redis.asyncio import RedisCluster
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import ClusterDownError, ConnectionError, MaxConnectionsError, TimeoutError  # noqa: A004 its names
+
+from kodmobi_async.redis._setup import UnknownServiceError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from redis.asyncio import Redis
     from redis.asyncio.client import Pipeline
+    from redis.asyncio.sentinel import SentinelConnectionPool
 
 Command: TypeAlias = tuple[bytes | str | int, ...]
 
@@ -55,7 +59,7 @@ class Backend(Protocol):
 
 
 class ServerBackend:
-    """One server: by address, by a client, or whichever Sentinel names.
+    """One server.
 
     Args:
         client: Its connections are used.
@@ -66,9 +70,8 @@ class ServerBackend:
         self._client = client
         self._owned = owned
         connections: int = client.connection_pool.max_connections
-        # A client of the user's has other work to do as well, and perhaps few connections.
         self._may_listen = connections > 1
-        self.max_batches = min(MAX_BATCHES, max(1, connections // 2))
+        self.max_batches = _batches(connections)
 
     async def execute(self, commands: Sequence[Command]) -> list[Any]:
         """Run commands in one round trip, and return their replies."""
@@ -77,7 +80,7 @@ class ServerBackend:
     async def execute_and_inspect(self, commands: Sequence[Command]) -> tuple[list[Any], set[str]]:
         """Do so, and return what the server does when its memory is full."""
         pipeline = self._pipeline(commands)
-        pipeline.execute_command("INFO", "memory", NEVER_DECODE=True)  # pyright: ignore[reportUnknownMemberType]
+        pipeline.execute_command("INFO", b"memory", NEVER_DECODE=True)  # pyright: ignore[reportUnknownMemberType]
         *replies, memory = await pipeline.execute(raise_on_error=False)
         return replies, _policies(memory)
 
@@ -106,6 +109,42 @@ class ServerBackend:
             await each.aclose()
 
 
+class SentinelBackend(ServerBackend):
+    """The server that Sentinels name.
+
+    Args:
+        client: Its connections are used.
+        pool: Those connections.
+        owned: What to close.
+    """
+
+    def __init__(self, client: Redis, pool: SentinelConnectionPool, *owned: Any) -> None:
+        super().__init__(client, *owned)
+        self._pool = pool
+        self._sentinels: list[Any] = pool.sentinel_manager.sentinels  # pyright: ignore[reportUnknownMemberType]
+
+    async def execute(self, commands: Sequence[Command]) -> list[Any]:
+        """Run commands in one round trip, and return their replies."""
+        async with self._service():
+            return await super().execute(commands)
+
+    async def execute_and_inspect(self, commands: Sequence[Command]) -> tuple[list[Any], set[str]]:
+        """Do so, and return what the server does when its memory is full."""
+        async with self._service():
+            return await super().execute_and_inspect(commands)
+
+    @contextlib.asynccontextmanager
+    async def _service(self) -> AsyncGenerator[None]:
+        try:
+            yield
+        except MasterNotFoundError:
+            # Sentinels do not name a primary that is down, either: there is one soon. Do they know the service at all?
+            services = [await each.sentinel_masters() for each in self._sentinels]
+            if not any(self._pool.service_name in known for known in services):
+                raise UnknownServiceError from None
+            raise
+
+
 class ClusterBackend:
     """A cluster. The library finds the node of each key, and follows redirections.
 
@@ -114,11 +153,10 @@ class ClusterBackend:
         owned: What to close.
     """
 
-    max_batches = MAX_BATCHES
-
     def __init__(self, client: RedisCluster, *owned: Any) -> None:
         self._client = client
         self._owned = owned
+        self.max_batches = _batches(client.connection_kwargs["max_connections"])
         self._is_stale = False
 
     async def execute(self, commands: Sequence[Command]) -> list[Any]:
@@ -143,7 +181,7 @@ class ClusterBackend:
         replies = await self.execute(commands)
         try:
             memories = await self._client.execute_command(
-                "INFO", "memory", target_nodes=RedisCluster.PRIMARIES, NEVER_DECODE=True
+                "INFO", b"memory", target_nodes=RedisCluster.PRIMARIES, NEVER_DECODE=True
             )
         except Exception:  # noqa: BLE001 whatever the library raises: the policy is not worth the replies
             return replies, set()
@@ -168,6 +206,11 @@ class ClusterBackend:
             await each.aclose()
 
 
-def _policies(*memories: Any) -> set[str]:
-    found = (memory.get("maxmemory_policy") for memory in memories if isinstance(memory, dict))
-    return {policy for policy in found if isinstance(policy, str)}
+def _batches(connections: int) -> int:
+    """Return how many batches may use as many connections: a client has other work to do as well."""
+    return min(MAX_BATCHES, max(1, connections // 2))
+
+
+def _policies(*memories: dict[str, Any] | Exception) -> set[str]:
+    """Return what servers say about their memory; some refuse."""
+    return {str(memory["maxmemory_policy"]) for memory in memories if not isinstance(memory, Exception)}

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+class UnknownServiceError(Exception):
+    """No Sentinel knows the service."""
+
+
 @attrs.frozen
 class WrongSetup:
     """What is wrong, and what to do.
@@ -53,6 +57,7 @@ _DATABASE: Final = WrongSetup("it has no such database: check the number in the 
 _CERTIFICATE: Final = WrongSetup("its certificate is not trusted: check ssl_ca_certs and the host name")
 _PROTOCOL: Final = WrongSetup("it does not speak the protocol of Redis: check host and port")
 _COMMANDS: Final = WrongSetup("it does not have the command EVALSHA: use Redis 7, Valkey 7.2, or later")
+_SERVICE: Final = WrongSetup("no Sentinel knows the service: check its name")
 _OPTIONS: Final = WrongSetup("the options of the client do not work together, or the client belongs to a closed loop")
 
 _BY_CLASS: Final[tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], WrongSetup], ...]] = (
@@ -61,6 +66,7 @@ _BY_CLASS: Final[tuple[tuple[type[BaseException] | tuple[type[BaseException], ..
     (NoPermissionError, _RIGHTS),
     (ReadOnlyError, _REPLICA),
     (InvalidResponse, _PROTOCOL),
+    (UnknownServiceError, _SERVICE),
     (ssl.SSLCertVerificationError, _CERTIFICATE),
     ((TypeError, ValueError, AttributeError, RuntimeError), _OPTIONS),
 )
