@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import ssl
 import time
 import traceback
 from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
+import trustme
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -287,6 +289,7 @@ class Crowd:
             ]
             while not happening.done():
                 await self._send_to_a_few(clients)
+                await asyncio.sleep(0.02)  # the servers have their own work to do meanwhile
             await happening
             for tracker in trackers:
                 await back_to_normal(tracker)
@@ -403,16 +406,23 @@ async def test_sentinels_that_name_no_primary_are_an_outage(sentinels: Sentinels
             assert (await tracker.acquire(SESSION, "sms", lease=LEASE)).degraded == "MasterNotFoundError"
 
 
-async def test_a_failover_costs_no_second_code(sentinels: Sentinels, emulator: Emulator) -> None:
-    old = sentinels.primary()
+@pytest.fixture
+def own_sentinels() -> Iterator[Sentinels]:
+    """Return Sentinels whose primary may be killed."""
+    with running_sentinels() as sentinels:
+        yield sentinels
+
+
+async def test_a_failover_costs_no_second_code(own_sentinels: Sentinels, emulator: Emulator) -> None:
+    old = own_sentinels.primary()
 
     def kill() -> None:
         time.sleep(0.3)
         old.kill()
-        wait_until(lambda: sentinels.primary() is not old)
+        wait_until(lambda: own_sentinels.primary() is not old)
         time.sleep(0.5)
 
-    crowd = Crowd(emulator, sentinels.url)
+    crowd = Crowd(emulator, own_sentinels.url)
     await crowd.send_while(asyncio.create_task(asyncio.to_thread(kill)))
     crowd.judge()
     assert crowd.ended["sent, local"] > 0
@@ -523,6 +533,17 @@ async def test_something_else_than_a_server_is_a_wrong_set_up() -> None:
     server = await asyncio.start_server(greet, "127.0.0.1", 0)
     async with server:
         await assert_wrong(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", "protocol")
+
+
+async def test_a_certificate_that_is_not_trusted_is_a_wrong_set_up() -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0, ssl=context)
+    async with server:
+        await assert_wrong(f"rediss://localhost:{server.sockets[0].getsockname()[1]}", "certificate")
 
 
 async def test_a_server_that_becomes_a_replica_is_unavailable(emulator: Emulator, session: str) -> None:

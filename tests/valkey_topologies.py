@@ -176,7 +176,7 @@ def _running_sentinel(port: int, primary_port: int) -> Iterator[None]:
         settings.write_text(
             f"port {port}\nbind 127.0.0.1\ndir {directory}\nlogfile {directory}/log\n"
             f"sentinel monitor {name} 127.0.0.1 {primary_port} 2\n"
-            f"sentinel down-after-milliseconds {name} 300\nsentinel failover-timeout {name} 2000\n",
+            f"sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 2000\n",
             "utf-8",
         )
         process = subprocess.Popen([get_binary_path(), settings, "--sentinel"], stdout=subprocess.DEVNULL)

@@ -15,6 +15,7 @@ import attrs
 from redis.exceptions import NoScriptError
 
 from kodmobi_async.redis._backend import MAX_BATCHES, UNREACHABLE
+from kodmobi_async.redis._scripts import unpacked
 from kodmobi_async.redis._setup import WrongSetup, wrong_setup
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("kodmobi_async")
 _SAFE_POLICY: Final = "noeviction"
 _TIMEOUT_STEPS: Final = 10
+
+
+class ClosedError(Exception):
+    """The tracker was closed before the server replied."""
 
 
 @attrs.frozen
@@ -46,7 +51,7 @@ class Unavailable:
         return cls(type(error).__name__, wrong_setup(error))
 
 
-Reply: TypeAlias = list[int] | Unavailable
+Reply: TypeAlias = tuple[int, int] | Unavailable
 
 
 class _Command:
@@ -78,7 +83,7 @@ class _Command:
     def finish(self, reply: Any) -> None:
         """Set the reply, unless the caller was cancelled."""
         if not self.reply.done():
-            self.reply.set_result(Unavailable.because_of(reply) if isinstance(reply, Exception) else reply)
+            self.reply.set_result(Unavailable.because_of(reply) if isinstance(reply, Exception) else unpacked(reply))
 
 
 class Pipeline:
@@ -140,7 +145,7 @@ class Pipeline:
         self._start_batches()
 
     async def _run(self, commands: list[_Command]) -> None:
-        replies: list[Any] = [Unavailable("closed")] * len(commands)
+        replies: list[Any] = [ClosedError()] * len(commands)
         failed = False
         try:
             async with _SteppedTimeout(self._batch_timeout):

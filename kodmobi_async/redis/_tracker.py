@@ -165,7 +165,7 @@ class RedisCooldownTracker:
         await self._local.start(held.local, window)
         longest = max(window, self._local.blocked_for(*held.pair))
         reply = await self._settle(held, PendingWrite(START, held.key, held.token, now + longest))
-        if isinstance(reply, list) and reply[1] and now < held.until and held.degraded is None:
+        if isinstance(reply, tuple) and reply[1] and now < held.until and held.degraded is None:
             held.degrade("reservation lost")  # by a failover, or by eviction: another process may have sent, too
 
     async def release(self, reservation: Reservation) -> None:
@@ -188,7 +188,7 @@ class RedisCooldownTracker:
         key = self._keys.of(session_id, channel)
         self._server.notify(key)  # a wait for another process's send may be hopeless now
         reply = await self._server.write(PendingWrite(OBSERVE, key, f"observed {key}", now + seconds))
-        if isinstance(reply, list) and reply[0] == BLOCKED:
+        if isinstance(reply, tuple) and reply[0] == BLOCKED:
             await self._local.observe(session_id, channel, self._left(reply[1], now))
 
     async def remaining(self, session_id: str, channel: str) -> float:
@@ -285,7 +285,7 @@ class RedisCooldownTracker:
 
     def _refuse_alike(self, session_id: str, channel: str, reply: Reply | None) -> None:
         """Refuse a caller that does not wait, if the server's reply to another caller refuses that one."""
-        if isinstance(reply, list) and reply[0] != FREE:
+        if isinstance(reply, tuple) and reply[0] != FREE:
             raise refusal(session_id, channel, reply[1] / 1_000 if reply[0] == BLOCKED else self._window)
 
     def _left(self, left_there: int, requested_at: float) -> float:
