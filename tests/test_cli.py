@@ -529,11 +529,13 @@ def test_the_emulator_serves_curl_and_shows_each_code() -> None:
         assert connection.getresponse().status == 200
         connection.close()
         moment, *delivered, code = process.stdout.readline().split()
-        assert delivered == [SESSION, "sms"]
+        assert delivered == [SESSION, "+10000000000", "sms"]
         assert len(moment) == len("12:00:00")
         assert len(code) == 6
         process.send_signal(signal.SIGINT)
-        assert process.communicate() == ("", "")
+        out, err = process.communicate()
+        assert out == ""
+        assert err.endswith("  POST /session/send 200\n")
     assert process.returncode == 130
 
 
@@ -576,7 +578,7 @@ def test_an_emulator_ends_with_the_reader_of_its_output() -> None:
         assert main_with_key("emulator-key", "send", session_id, "sms", "--base-url", address) == 0
         assert process.wait(timeout=10) == 0
         assert process.stderr is not None
-        assert process.stderr.read() == ""
+        assert process.stderr.read().endswith("  POST /session/send 200\n")
 
 
 def main_with_key(key: str, *args: str) -> int:

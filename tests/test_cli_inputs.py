@@ -98,7 +98,7 @@ def test_a_key_of_json_lines_counts_by_its_letters_and_digits(session: str, chan
 
 def test_rows_of_json_lines_may_have_keys_of_their_own() -> None:
     rows = [{"session_id": ONE, "type": "sms"}, {"sessionId": TWO, "channel": "telegram"}]
-    assert pairs(read("\n".join(map(json.dumps, rows)))) == BOTH
+    assert pairs(read("\t " + "\n\n  ".join(map(json.dumps, rows)))) == BOTH
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_rows_of_json_lines_may_have_keys_of_their_own() -> None:
         ("", "sms", "sms"),
         ("sms", "", "sms"),
         ("", "", "email"),
-        ("sms", "telegram", "channel, type differ; say with --channel-column which one counts"),
+        ("sms", "telegram", "channel, type differ: choose one with --channel-column"),
     ],
 )
 def test_channel_and_type_in_one_row_have_to_agree(channel: str, kind: str, expected: str) -> None:
@@ -133,7 +133,7 @@ def test_two_keys_of_a_session_have_to_agree_whatever_they_hold() -> None:
     )
     assert isinstance(rows[0], Row)
     assert [row.reason for row in rows[1:] if isinstance(row, BadRow)] == [
-        "session_id, sessionId differ; say with --session-column which one counts"
+        "session_id, sessionId differ: choose one with --session-column"
     ] * 2
 
 
@@ -168,10 +168,13 @@ def test_a_name_without_letters_is_taken_as_it_is() -> None:
 def test_the_delimiter_is_the_one_that_shows_the_session() -> None:
     assert pairs(read(f"last, first name\tsession_id\tchannel\nx, y\t{ONE}\tsms\n\t{TWO}\ttelegram\n")) == BOTH
     assert pairs(read(f"{ONE};sms\n{TWO};telegram\n")) == BOTH
+    rows = read(f"{ONE}\tsms, of course\n{ONE}\tsms\n{TWO}\ttelegram\n")
+    assert isinstance(rows[0], BadRow)
+    assert pairs(rows[1:]) == BOTH
 
 
 def test_quoted_fields_may_stand_apart() -> None:
-    assert pairs(read(f'session_id, "note", channel\n"{ONE}", "a, b", "sms"\n{TWO}, "", telegram\n')) == BOTH
+    assert pairs(read(f'session_id, "note", channel\n"{ONE}", "a, b", "sms" \n  {TWO}, "", telegram\n')) == BOTH
 
 
 def test_the_empty_fields_at_the_end_that_a_sheet_has_are_none() -> None:
@@ -229,7 +232,7 @@ def test_keys_are_found_however_late_the_first_row_with_them_comes() -> None:
         ("foo,bar,baz\n1,2,3\n", Columns(), "has foo, bar, baz: name the column of the sessions with --session-column"),
         ("foo\n", Columns(), "it has foo: name"),
         ("Имя;Канал\n", Columns(), "it has Имя, Канал: name"),
-        (f"{ONE},sms,x\n{TWO},sms,y\n", Columns(), "3 fields; without a header, there are session_id and channel"),
+        (f"{ONE},sms,x\n{TWO},sms,y\n", Columns(), "3 fields; without a header, a row is session_id,channel"),
         (f"1,{ONE}\n2,{TWO}\n", Columns(), "the first line: session_id is not a ULID"),
         (f"session_id,Session ID\n{ONE},{ONE}\n", Columns(), "two columns of the same name, session_id, Session ID"),
         (f"session_id,type,TYPE\n{ONE},,\n", Columns(), "name the other with --channel-column"),
@@ -240,12 +243,12 @@ def test_keys_are_found_however_late_the_first_row_with_them_comes() -> None:
         (f"{ONE},sms\n", Columns(channel="via"), "--channel-column needs a header"),
         ("1,2\n", Columns(channel="via"), "--channel-column needs a header"),
         (f"via,x\nsms,{ONE}\n", Columns(channel="via"), "nor a header with a session_id; it has via, x"),
-        ('{"id": 1, "a@b": 2}\n', Columns(), "has a session_id: the first one has id, …; --session-column takes"),
+        ('{"id": 1, "a@b": 2}\n', Columns(), "has a session_id: the first one has id, …; name another key with"),
         ('{"session_id": 1}\n', Columns(session="id"), "key that --session-column names: the first one has session_id"),
         (f'{{"session_id": "{ONE}"}}', Columns(channel="via"), "the key that --channel-column names"),
         ('{\n  "session_id": 1\n}\n', Columns(), "the first line is not JSON, and JSON Lines has one object a line"),
-        (f'[{{"session_id": "{ONE}"}}]', Columns(), "looks like a JSON array"),
-        ("<!DOCTYPE html>\n<html>\n</html>\n", Columns(), "looks like HTML"),
+        (f'[{{"session_id": "{ONE}"}}]', Columns(), "begins like a JSON array"),
+        ("  <!DOCTYPE html>\n<html>\n</html>\n", Columns(), "looks like HTML"),
         (f"session_id,channel\r{ONE},sms\r{TWO},sms\r", Columns(), "its lines end in carriage returns alone"),
         ("x" * 70_000, Columns(), "its first line is longer than 65536 bytes"),
     ],
@@ -290,6 +293,10 @@ def test_no_error_shows_what_is_no_name() -> None:
         assert private not in refusal(f"session_id,{private}\n", None)
 
 
+def test_what_is_no_json_lines_is_not_helped_by_another_key() -> None:
+    assert refusal('{\n  "id": 1\n}\n').endswith("the first line is not JSON, and JSON Lines has one object a line")
+
+
 def test_a_long_header_is_shown_in_part() -> None:
     assert refusal(",".join("abcdefghijklmnop")).count(",") == 12
 
@@ -309,7 +316,7 @@ def test_nothing_is_refused_in_an_input_without_rows() -> None:
 
 # -- encodings --------------------------------------------------------------------------------------------------------
 
-TEXT = f"Имя\tSession ID\tChannel\r\n\t{ONE}\tsms\r\n\r\nЖ, ж\t{TWO}\ttelegram\r\nx\tbad\tsms\r\n"
+TEXT = f"Имя\tSession ID\tChannel\r\n\t{ONE}\tsms\r\n\t\t\r\nЖ, ж\t{TWO}\ttelegram\r\nx\tbad\tsms\r\n"
 PACKED = {
     "plain": TEXT.encode(),
     "utf-8 with a mark": TEXT.encode("utf-8-sig"),
@@ -354,10 +361,23 @@ def test_the_digest_is_that_of_the_file_and_packing_does_not_change_it() -> None
 def test_what_is_no_character_spoils_no_other_row() -> None:
     lone = "\ud800".encode("utf-16-le", "surrogatepass")
     first = f"session_id\tchannel\tx\n{ONE}\tsms\t".encode("utf-16-le")
-    last = f"\n{TWO}\ttele".encode("utf-16-le") + lone + f"gram\n{TWO}\ttelegram\n1".encode("utf-16-le") + b"\n"
+    last = (
+        f"\n{TWO}\ttele".encode("utf-16-le") + lone + f"gram\n{TWO}\ttelegram\n{ONE}\ttele".encode("utf-16-le") + b"g"
+    )
     rows = read(b"\xff\xfe" + first + lone + last)
     assert [row.line for row in rows if isinstance(row, BadRow)] == [3, 5]
     assert pairs([rows[0], rows[2]]) == BOTH
+
+
+def test_rows_that_are_alike_are_no_bomb_and_a_large_file_is_none_either() -> None:
+    alike = f"{ONE},sms\n".encode() * 100_000
+    large = f"session_id,channel,x\n{ONE},sms,{'x' * 60_000}\n{TWO},telegram,\n".encode() * 1_200
+    for content, level in ((alike, 9), (large, 0)):
+        packed = gzip.compress(content, level)
+        with opened(packed) as found:
+            assert found.digest == hashlib.sha256(content).hexdigest()
+    assert len(alike) > 100 * len(gzip.compress(alike))
+    assert len(large) > 64 << 20
 
 
 def test_a_gzip_file_that_was_cut_off_is_refused_wherever_that_was() -> None:

@@ -536,6 +536,16 @@ def test_a_changed_input_and_another_channel_are_refused_before_anything_is_sent
     assert sends(service) == 1
 
 
+async def test_a_journal_of_a_version_that_wrote_fewer_settings_goes_on(journal: Path) -> None:
+    async with Journal.open(journal, SETTINGS):
+        pass
+    async with Journal.open(journal, {**SETTINGS, "--session-column": ""}):
+        pass
+    with pytest.raises(ConfigurationError, match="--session-column has changed"):
+        async with Journal.open(journal, {**SETTINGS, "--session-column": "id"}):
+            pass
+
+
 def test_the_address_binds_the_journal_wherever_it_was_set(
     service: Background,
     tmp_path: Path,

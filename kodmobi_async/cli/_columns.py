@@ -23,7 +23,7 @@ _SESSION_NAMES: Final = frozenset({"sessionid"})
 _CHANNEL_NAMES: Final = frozenset({"channel", "type"})
 """The API itself says ``type``."""
 
-# A name may be shown, other text of an input not: it could be somebody's number or address, or a session.
+# Names may be shown. Other text of an input may not: it could be a phone number, an address, a code or a session.
 _NAME: Final = re.compile(r"[^\W\d_](?:\w|[ .()/:#-]){0,39}")
 _DIGITS_IN_A_NAME: Final = 2
 _NAMES_SHOWN: Final = 12
@@ -73,7 +73,7 @@ class Columns:
         return {SESSION_OPTION: self.session or "", CHANNEL_OPTION: self.channel or ""}
 
     def find(self, names: Sequence[str]) -> tuple[list[int], list[int]]:
-        """Return where the session is among the names, and where the channel is; what the user names is no other."""
+        """Return the places of the session and of the channel; a column that the user names has no second meaning."""
         sessions = _find(names, self.session, _SESSION_NAMES)
         channels = _find(names, self.channel, _CHANNEL_NAMES)
         if self.session is None:
@@ -81,14 +81,14 @@ class Columns:
         return sessions, [place for place in channels if place not in sessions]
 
     def choose(self, header: Sequence[str], *, needs_channel: bool) -> tuple[int, list[int]]:
-        """Return where the session is in a header, and where the channel is: nowhere, in a column, or in two.
+        """Return the place of the session in a header, and the places of the channel: none, one or two.
 
         Args:
-            header: The names in it.
+            header: The names.
             needs_channel: Whether there is no channel for rows without one.
 
         Raises:
-            ConfigurationError: The header does not say, or not clearly.
+            ConfigurationError: A column is missing, or there are two of one name.
         """
         sessions, channels = self.find(header)
         for wanted, found, option in (
@@ -118,7 +118,7 @@ class Columns:
 
 
 def agreed(values: Iterable[tuple[str, object]], option: str) -> object:
-    """Return what columns of the same meaning have in common; an empty one says nothing.
+    """Return the value that columns of the same meaning share; empty ones do not count.
 
     Raises:
         RowError: They differ.
@@ -128,7 +128,7 @@ def agreed(values: Iterable[tuple[str, object]], option: str) -> object:
         return None
     names, (first, *others) = [name for name, _ in given], [value for _, value in given]
     if any(_folded(other) != _folded(first) for other in others):
-        raise RowError(f"{listed(names)} differ; say with {option} which one counts")
+        raise RowError(f"{listed(names)} differ: choose one with {option}")
     return first
 
 
@@ -137,11 +137,11 @@ def _folded(value: object) -> object:
 
 
 def is_name(text: str) -> bool:
-    """Whether this is a name of a column by its looks, rather than what stands in one."""
+    """Whether this looks like a column's name, and not like a column's content."""
     return _NAME.fullmatch(text) is not None and sum(map(str.isdigit, text)) <= _DIGITS_IN_A_NAME
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names for an error message; what looks like no name is left out."""
+    """Return names for an error message; what does not look like a name is left out."""
     shown = [name if is_name(name) else "…" for name in names[:_NAMES_SHOWN]]
     return ", ".join(shown + ["…"] * (len(names) > _NAMES_SHOWN))

@@ -1,6 +1,6 @@
-"""What a file may be packed in: gzip and UTF-16. Either is unpacked into a temporary file of UTF-8, piece by piece.
+"""Unpacks gzip and UTF-16, piece by piece, into a temporary file of UTF-8.
 
-A file is known by its first bytes, whatever its name is.
+The first bytes of a file tell what it is; its name does not count.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _next_piece(members: gzip.GzipFile) -> bytes:
 
 def _decoded(file: IO[bytes], stack: contextlib.ExitStack) -> IO[bytes]:
     target = _temporary(stack)
-    # what is no character becomes U+FFFD: it spoils the field that it is in, and no other row
+    # bytes that are no character become U+FFFD: they spoil the field that they are in, and no other row
     decoder = codecs.getincrementaldecoder("utf-16")("replace")
     while piece := file.read(_PIECE):
         target.write(decoder.decode(piece).encode())

@@ -3,11 +3,11 @@
 - ``{`` at the beginning: JSON Lines. Each row has its own keys.
 - A ULID in the first field: CSV without a header, a session and perhaps a channel in each row.
 - A name of the session among the fields: CSV with a header.
-- Names, and none of them the session's: a header that only the user can explain. The input is refused.
-- Anything else: CSV without a header, whose first row is a bad one.
+- Names, but not the session's: a header that only the user can explain. The input is refused.
+- Anything else: CSV without a header, whose first row is bad.
 
-The first and the last are taken for granted only if some line of the input is such a row. If none is, the input is
-refused: it is a file of another kind, and to tell every line of it as a bad row helps nobody.
+JSON Lines and CSV without a header have to hold at least one row. A file without any is of another kind: it is refused
+as a whole, instead of reporting each of its lines as a bad row.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ Parse: TypeAlias = Callable[[str], tuple[object, object]]
 _DELIMITERS: Final = (",", ";", "\t")
 _FIELDS_WITHOUT_HEADER: Final = 2
 _KINDS_OF_OBJECTS: Final = 64
-"""By their keys; for so many it is remembered which key is which."""
+"""So many different sets of keys are remembered, with which of them is which."""
 
 
 @attrs.frozen
 class Requirement:
-    """What some row of an input has to meet.
+    """What at least one row of an input has to meet.
 
     Attributes:
         is_met: Whether the text of a row meets it.
-        refusal: What is wrong with an input in which none does.
+        refusal: The error message if none does.
     """
 
     is_met: Callable[[str], bool]
@@ -61,7 +61,7 @@ class Layout:
     Attributes:
         parse: Reads a row.
         has_header: Whether the first line is no row.
-        requirements: Without which the input is refused.
+        requirements: The input is refused if no row meets one of them.
     """
 
     parse: Parse
@@ -86,7 +86,7 @@ def layout_of(first: str, columns: Columns, *, needs_channel: bool) -> Layout:
     is_row = _is_session(fields[0])
     is_header = not is_row and (_are_names(fields) or bool(columns.find(fields)[0]))
     if columns.option is not None and not is_header:
-        raise ConfigurationError(f"{columns.option} needs a header, and the first line of the input is none")
+        raise ConfigurationError(f"{columns.option} needs a header, and the first line of the input is not one")
     if not is_header:
         return _without_header(first, delimiter)
     session, channels = columns.choose(fields, needs_channel=needs_channel)
@@ -95,7 +95,7 @@ def layout_of(first: str, columns: Columns, *, needs_channel: bool) -> Layout:
 
 
 def _are_names(fields: Sequence[str]) -> bool:
-    """Whether these can be a header; a column without a name is one of many, as spreadsheets and data frames have."""
+    """Whether these can be a header; one of several columns may be without a name, as in an exported data frame."""
     given = [field for field in fields if field]
     return (len(fields) > _FIELDS_WITHOUT_HEADER or given == fields) and bool(given) and all(map(is_name, given))
 
@@ -126,7 +126,7 @@ def _divided(first: str, columns: Columns) -> tuple[str, list[str]]:
     found: list[tuple[str, list[str]]] = []
     for delimiter in [each for each in _DELIMITERS if each in first] or _DELIMITERS[:1]:
         try:
-            # a NUL is in no text; between the letters, it is in UTF-16
+            # no text holds a NUL, but UTF-16 that was not recognised does, between its letters
             fields = [""] if "\0" in first else _split(first, delimiter)
         except RowError:
             fields = [""]
@@ -158,7 +158,9 @@ def _without_header(first: str, delimiter: str) -> Layout:
     def parse(text: str) -> tuple[object, object]:
         fields = _split(text, delimiter)
         if len(fields) > _FIELDS_WITHOUT_HEADER and any(fields[_FIELDS_WITHOUT_HEADER:]):
-            raise RowError(f"{len(fields)} fields; without a header, there are session_id and channel")
+            raise RowError(
+                f"{len(fields)} fields; without a header, a row is session_id,channel: add a header for more columns"
+            )
         return fields[0], fields[1] if len(fields) > 1 else None
 
     def fault(text: str) -> str | None:
@@ -168,9 +170,8 @@ def _without_header(first: str, delimiter: str) -> Layout:
             return str(error)
         return None
 
-    refusal = (
-        f"the input is neither CSV nor JSON Lines with sessions; {_hint(first) or f'the first line: {fault(first)}'}"
-    )
+    why = _hint(first.lstrip()) or f"the first line: {fault(first)}"
+    refusal = f"the input is neither CSV nor JSON Lines with sessions; {why}"
     return Layout(parse=parse, requirements=(Requirement(lambda text: fault(text) is None, refusal),))
 
 
@@ -183,7 +184,7 @@ def _hint(first: str) -> str | None:
     if first.startswith("<"):
         return "it looks like HTML or XML"
     if first.startswith("["):
-        return "it looks like a JSON array: JSON Lines has one object a line"
+        return "it begins like a JSON array: JSON Lines has one object a line"
     if "\r" in first:
         return "its lines end in carriage returns alone: save it with line feeds"
     return None
@@ -211,10 +212,11 @@ def _json_lines(first: str, columns: Columns) -> Layout:
 
     try:
         has = f"the first one has {listed(tuple(_object(first)))}"
+        advice = f"; name another key with {SESSION_OPTION}"
     except RowError as error:
-        has = f"the first line is {error}, and JSON Lines has one object a line"
+        has, advice = f"the first line is {error}, and JSON Lines has one object a line", ""
     if columns.session is None:
-        refusal = f"no row of the input has a session_id: {has}; {SESSION_OPTION} takes another name of it"
+        refusal = f"no row of the input has a session_id: {has}{advice}"
     else:
         refusal = f"no row of the input has the key that {SESSION_OPTION} names: {has}"
     requirements = [Requirement(lambda text: bool(keys_in(text)[0]), refusal)]

@@ -144,9 +144,9 @@ class Output:
         self._out.write(json.dumps(value).replace("\x7f", "\\u007f") + "\n")
         self._note_loss()
 
-    def remark(self, text: str) -> None:
+    def remark(self, text: str, *, style: str = "yellow") -> None:
         """Say on the side what is not the result."""
-        self._remarks.print(Text(plain(text), "yellow"))
+        self._remarks.print(Text(plain(text), style))
 
     def error(self, text: str) -> None:
         """Say in one line what went wrong."""

@@ -73,7 +73,7 @@ class Input:
         columns: What the user calls the columns.
 
     Raises:
-        ConfigurationError: It is no list of sessions.
+        ConfigurationError: It does not hold sessions, or does not say in which column.
         InputError: It cannot be read.
         InvalidRequestError: The default is no channel.
     """
@@ -114,7 +114,7 @@ class Input:
         """Open a file; ``-`` and what is no regular file are read to their end first.
 
         Raises:
-            ConfigurationError: It cannot be read, or is no list of sessions.
+            ConfigurationError: It cannot be read, does not hold sessions, or does not say in which column.
             InvalidRequestError: The default is no channel.
         """
         with contextlib.ExitStack() as stack:

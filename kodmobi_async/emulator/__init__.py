@@ -13,7 +13,8 @@ Point a client at it and look at what people would have received:
         assert emulator.requests["send"] == 3
 
 Sessions and windows use the running loop's clock, so a loop with a virtual clock moves them too; ``emulator.clock``
-moves them on any loop. Programs in any language drive it over HTTP: ``/_emulator/openapi.json`` describes how.
+moves them on any loop. Programs in any language drive it over HTTP, as ``/_emulator/openapi.json`` describes, and
+``/_emulator`` is a page that shows the codes as they arrive.
 
 The emulator shares no code with the SDK and implements HTTP by itself: a bug in the client, or in its HTTP library,
 cannot cancel itself out here. ``_choices`` lists what the documentation leaves open, and what the emulator does about

@@ -35,6 +35,7 @@ The documentation describes the calls, the shapes of their responses, the error 
 - takes ``GET channels`` and ``GET settings`` without a session as requests about the project;
 - has links for the channels that have a bot;
 - gives every response an ``X-Request-Id`` of its own;
+- lets pages of any origin call it, and read ``Retry-After``, ``Date`` and ``X-Request-Id``;
 - has no ``manual/send``, which sends a code of the caller's and knows no sessions.
 """
 # ruff: noqa: RUF001  the Russian messages are in Russian letters

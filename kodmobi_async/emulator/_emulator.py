@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from ulid import ULID
 
+from kodmobi_async.emulator._config import Config
 from kodmobi_async.emulator._control import Control
 from kodmobi_async.emulator._exchange import Exchange
-from kodmobi_async.emulator._identifiers import canonical, is_recipient
+from kodmobi_async.emulator._identifiers import require_recipient, require_ulid
 from kodmobi_async.emulator._listener import Listener
 from kodmobi_async.emulator._masks import mask_recipient
 from kodmobi_async.emulator._service import Service
@@ -19,7 +21,7 @@ from kodmobi_async.emulator._state import State
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -55,17 +57,19 @@ class Emulator(Settings):
         create_existing: What ``create`` does if the user has a live session already: sends, or responds without
             sending.
         keep: How many deliveries and requests are remembered; the oldest are dropped first.
-        control: Whether there is a control interface under ``/_emulator``.
+        control: Whether there is a control interface, and a page, under ``/_emulator``.
+        set_up: Prepares what there is to begin with, such as sessions; called at the first start, and after a reset.
 
     Raises:
         ValueError: A setting is invalid.
     """
 
+    set_up: Callable[[Emulator], None] | None = attrs.field(default=None)
     _state: State = attrs.field(init=False)
     _listener: Listener = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._state = State(self)
+        self._state = State(self, self._prepare)
         service = Service(self, self._state.sessions, self._state.clock.date)
         self._listener = Listener(Exchange(self._state, service, Control(self._state, service)).serve)
 
@@ -96,11 +100,26 @@ class Emulator(Settings):
         if self._listener.listening:
             raise RuntimeError("the emulator is listening already")
         self._state.clock.bind(asyncio.get_running_loop())
+        self._state.begin()
         self.port = await self._listener.start(self.host, self.port)
 
     async def aclose(self) -> None:
         """Stop listening and drop every connection, whatever it is doing."""
         await self._listener.aclose()
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Build an emulator from a configuration, as ``tomllib`` reads it from a file.
+
+        Args:
+            config: Any of the settings, by name, and ``sessions`` and ``faults`` to begin with: lists of what the
+                control interface takes.
+
+        Raises:
+            ValueError: Something in it is not known, or not allowed.
+        """
+        read = Config.read(config)
+        return cls(**read.settings, set_up=read.set_up)
 
     @property
     def base_url(self) -> str:
@@ -133,6 +152,13 @@ class Emulator(Settings):
         """How many requests a fault still waits for."""
         return len(self._state.script)
 
+    @property
+    def session_ids(self) -> tuple[str, ...]:
+        """The sessions that are live, in the order in which they were opened."""
+        now = self._state.clock.time()
+        newest = [session.id for session in self._state.sessions.newest() if now < session.expires_at]
+        return tuple(reversed(newest))
+
     def delivered(
         self, session_id: str | ULID | None = None, channel: str | None = None, *, to: str | None = None
     ) -> list[Delivery]:
@@ -141,7 +167,7 @@ class Emulator(Settings):
         Raises:
             ValueError: ``session_id`` is not a ULID.
         """
-        wanted = None if session_id is None else _canonical(session_id)
+        wanted = None if session_id is None else require_ulid(session_id)
         return [
             delivery
             for delivery in self._state.sessions.ledger
@@ -182,8 +208,8 @@ class Emulator(Settings):
             ValueError: ``session_id`` is not a ULID, or ``to`` is not a recipient.
         """
         sessions = self._state.sessions
-        to = sessions.new_recipient() if to is None else _recipient(to)
-        session_id = str(ULID()) if session_id is None else _canonical(session_id)
+        to = sessions.new_recipient() if to is None else require_recipient(to)
+        session_id = str(ULID()) if session_id is None else require_ulid(session_id)
         return sessions.add(session_id, to, active, self._state.clock.time()).id
 
     def activate(self, session_id: str | ULID, channel: str) -> None:
@@ -201,7 +227,7 @@ class Emulator(Settings):
         Raises:
             ValueError: ``to`` is not a recipient.
         """
-        self._state.sessions.user(_recipient(to)).blocked = True
+        self._state.sessions.user(require_recipient(to)).blocked = True
 
     def unblock(self, to: str) -> None:
         """End the block of ``to``, if there is one.
@@ -209,7 +235,7 @@ class Emulator(Settings):
         Raises:
             ValueError: ``to`` is not a recipient.
         """
-        user = self._state.sessions.user(_recipient(to))
+        user = self._state.sessions.user(require_recipient(to))
         user.blocked, user.wrong_codes = False, 0
 
     def expire_session(self, session_id: str | ULID) -> None:
@@ -239,8 +265,12 @@ class Emulator(Settings):
         self._state.script.clear()
 
     def reset(self) -> None:
-        """Forget sessions, deliveries, requests and faults, and let time pass at its normal speed."""
+        """Forget sessions, deliveries, requests and faults, begin anew, and let time pass at its normal speed."""
         self._state.reset()
+
+    def _prepare(self) -> None:
+        if self.set_up is not None:
+            self.set_up(self)
 
     async def _deliveries(self, seen: int) -> AsyncIterator[Delivery]:
         ledger = self._state.sessions.ledger
@@ -251,21 +281,8 @@ class Emulator(Settings):
             await self._state.events.change()
 
     def _find(self, session_id: str | ULID) -> Session:
-        spelled = _canonical(session_id)
+        spelled = require_ulid(session_id)
         session = self._state.sessions.get(spelled)
         if session is None:
             raise KeyError(spelled)
         return session
-
-
-def _canonical(session_id: str | ULID) -> str:
-    spelled = canonical(str(session_id))
-    if spelled is None:
-        raise ValueError("session_id must be a ULID")
-    return spelled
-
-
-def _recipient(to: str) -> str:
-    if not is_recipient(to):
-        raise ValueError("to must be an E.164 phone number or an email address")
-    return to

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Final
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from kodmobi_async.emulator._http import Connection, Request, RequestLine, Response
 
 __all__ = ("Exchange",)
+
+_log: Final = logging.getLogger("kodmobi_async.emulator")
 
 _HEALTHY: Final = Fault(kind="none", process=True)
 _UNREADABLE: Final = Refusal("ERROR_BAD_REQUEST").response("")
@@ -126,6 +129,8 @@ class Exchange:
             response=response if fault.responds else None,
         )
         self._state.requests.append(exchanged)
+        if _log.isEnabledFor(logging.INFO):
+            _log.info("%s", exchanged)
 
     def _defaults(self, request_id: str) -> dict[str, str]:
         return {

@@ -58,6 +58,12 @@ class Exchanged:
     request: Request | None = attrs.field(default=None, converter=_bounded_request)
     response: Response | None = attrs.field(default=None, converter=_bounded_response)
 
+    def __str__(self) -> str:
+        """Return a line for a log; it has neither the query nor a body."""
+        status = self.response.status if self.response else "no response"
+        fault = f" (fault: {self.fault})" if self.fault else ""
+        return f"{self.line.method} {self.line.path[:_MAX_CHARACTERS]} {status}{fault}"
+
 
 def describe(number: int, exchanged: Exchanged, at: str, settings: Settings) -> JsonObject:
     """Return what the log shows of a request."""

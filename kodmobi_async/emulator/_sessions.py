@@ -27,7 +27,7 @@ __all__ = ("Delivery", "Session", "Sessions", "User")
 T = TypeVar("T")
 
 # Without those that look like digits.
-_LETTERS: Final = "".join(letter for letter in string.ascii_uppercase if letter not in "ILO")
+_LETTERS: Final = string.ascii_uppercase.translate(str.maketrans("", "", "ILO"))
 
 
 @attrs.frozen
