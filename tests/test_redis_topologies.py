@@ -147,13 +147,10 @@ async def test_the_tracker_does_not_close_a_client_that_it_was_given(valkey: Val
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child_does_not_use_its_parents_client(valkey: Valkey) -> None:
-    async def make() -> RedisCooldownTracker:
-        tracker = RedisCooldownTracker(Redis(port=valkey.port))
-        await tracker.acquire(SESSION, "sms", lease=LEASE)
-        return tracker
-
+    client = Redis(port=valkey.port)
+    tracker = RedisCooldownTracker(client)
     with asyncio.Runner() as runner:
-        tracker = runner.run(make())
+        runner.run(tracker.acquire(SESSION, "sms", lease=LEASE))
         child = os.fork()
         if child == 0:  # pragma: no cover the child leaves no data
             status = 1
@@ -166,6 +163,7 @@ def test_a_forked_child_does_not_use_its_parents_client(valkey: Valkey) -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         runner.run(tracker.acquire(SESSION, "telegram", lease=LEASE))
         runner.run(tracker.aclose())
+        runner.run(client.aclose())
 
 
 async def test_a_subscription_outlasts_the_timeout_of_the_socket(valkey: Valkey) -> None:
@@ -261,10 +259,11 @@ async def test_a_cluster_that_does_not_show_its_settings_serves_as_well(
 class Crowd:
     """Clients of several processes that send the same codes at the same time, again and again."""
 
-    def __init__(self, emulator: Emulator, server: str, *, processes: int = 3) -> None:
+    def __init__(self, emulator: Emulator, server: str, *, processes: int = 3, timeout: float = 0.25) -> None:
         self._emulator = emulator
         self._server = server
         self._processes = processes
+        self._timeout = timeout
         self.ended: Counter[str] = Counter()
         self.longest = 0.0
         self.sessions: list[str] = []
@@ -274,7 +273,8 @@ class Crowd:
         """Send, until something has happened, and once more."""
         async with contextlib.AsyncExitStack() as stack:
             trackers = [
-                await stack.enter_async_context(RedisCooldownTracker(self._server)) for _ in range(self._processes)
+                await stack.enter_async_context(RedisCooldownTracker(self._server, timeout=self._timeout))
+                for _ in range(self._processes)
             ]
             clients = [
                 await stack.enter_async_context(
@@ -319,12 +319,15 @@ class Crowd:
         assert self.ended["sent, shared"] + self.ended["sent, local"] == len(self.sessions)
         degraded = sum(isinstance(record, TrackerDegraded) for record in self.records)
         assert degraded >= self.ended["sent, local"]
-        # half a second for two decisions; the rest is for the request, on a busy machine
-        assert self.longest < 0.5 + 3.0
+        # two decisions; the rest is for the request, on a busy machine
+        assert self.longest < 2 * self._timeout + 3.0
 
 
 async def test_keys_that_move_between_nodes_lose_nothing(cluster: Cluster, emulator: Emulator) -> None:
-    async with RedisCooldownTracker(cluster.url) as tracker, RedisCooldownTracker(cluster.url) as other:
+    async with (
+        RedisCooldownTracker(cluster.url, timeout=2.0) as tracker,
+        RedisCooldownTracker(cluster.url, timeout=2.0) as other,
+    ):
         held = [await tracker.acquire(f"{number:026d}", "sms", lease=LEASE) for number in range(30)]
         slots = {cluster.command(cluster.nodes[0], "CLUSTER", "KEYSLOT", each.key) for each in held}
 
@@ -334,7 +337,7 @@ async def test_keys_that_move_between_nodes_lose_nothing(cluster: Cluster, emula
                 target = next(node for node in cluster.primaries() if node is not source)
                 cluster.move_slot(slot, source, target)
 
-        crowd = Crowd(emulator, cluster.url)
+        crowd = Crowd(emulator, cluster.url, timeout=2.0)  # long enough for a machine that is busy with all of this
         await crowd.send_while(asyncio.create_task(asyncio.to_thread(move)))
         crowd.judge()
         assert crowd.ended["sent, local"] == 0

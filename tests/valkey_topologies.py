@@ -101,7 +101,7 @@ def running_cluster() -> Generator[Cluster]:
                 running_valkey(
                     cluster_enabled="yes",
                     cluster_port=str(port),
-                    cluster_node_timeout="500",
+                    cluster_node_timeout="2000",
                     cluster_replica_validity_factor="0",
                     repl_diskless_sync_delay="0",
                 )

@@ -162,6 +162,7 @@ class ClusterBackend:
     async def execute(self, commands: Sequence[Command]) -> list[Any]:
         """Run commands in one round trip to each node, and return their replies."""
         if self._is_stale:
+            await self._client.initialize()  # which closes what it opened, if it fails
             await self._client.nodes_manager.initialize()
             self._is_stale = False
         pipeline = self._client.pipeline()
