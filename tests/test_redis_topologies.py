@@ -61,7 +61,7 @@ async def assert_shared(one: RedisCooldownTracker, other: RedisCooldownTracker) 
     with pytest.raises(CooldownError):
         await other.acquire(SESSION, "sms", lease=LEASE)
     waiting = asyncio.create_task(other.acquire(SESSION, "sms", lease=LEASE, max_wait=20.0))
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.4)
     began = time.monotonic()
     await one.release(held)
     held = await waiting
