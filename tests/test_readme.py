@@ -159,7 +159,7 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
 
 def test_every_argument_of_the_shared_tracker_is_in_the_table_with_its_default() -> None:
     parameters = dict(inspect.signature(RedisCooldownTracker).parameters)
-    del parameters["url"]
+    del parameters["server"]
     rows = {names_in(row[0])[0]: row[1] for row in table("argument")}
     shown = {name: json.loads(row.strip("`").removeprefix("b")) for name, row in rows.items()}
     assert shown == {name: _plain(parameter.default) for name, parameter in parameters.items()}

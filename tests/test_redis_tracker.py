@@ -1,4 +1,4 @@
-"""The tracker that all processes share: the contract, and what only it promises, on a real Valkey."""
+"""The shared tracker: the contract, and what this tracker alone promises, on a real Valkey."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from kodmobi_async import (
     WrongLoopError,
 )
 from kodmobi_async.redis import RedisCooldownTracker
-from kodmobi_async.redis._bell import Bell
-from kodmobi_async.redis._courier import Courier, Unreachable
-from kodmobi_async.redis._link import connect
-from kodmobi_async.redis._scripts import LOOK
+from kodmobi_async.redis._address import open_backend
+from kodmobi_async.redis._pipeline import Pipeline, Unavailable
+from kodmobi_async.redis._scripts import READ
+from kodmobi_async.redis._subscription import Subscription
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -60,7 +60,7 @@ class TestRedisCooldownTracker(TrackerContract):
     windows: ClassVar[tuple[float, ...]] = (20.0, 40.0)
 
 
-# -- several processes: each tracker here stands for one ---------------------------------------------------------------
+# -- several processes: each tracker stands for one --------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ async def other(valkey: Valkey) -> AsyncIterator[RedisCooldownTracker]:
         yield other
 
 
-async def test_what_one_process_sent_is_refused_to_another_with_what_is_left(
+async def test_what_one_process_sent_is_refused_to_another_with_the_time_left(
     tracker: RedisCooldownTracker, other: RedisCooldownTracker
 ) -> None:
     await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), 30.0)
@@ -79,7 +79,7 @@ async def test_what_one_process_sent_is_refused_to_another_with_what_is_left(
     assert 29.0 < await other.remaining(SESSION, "sms") <= 30.0
 
 
-async def test_a_send_under_way_elsewhere_counts_as_a_full_window(
+async def test_a_send_in_flight_in_another_process_counts_as_a_full_window(
     tracker: RedisCooldownTracker, other: RedisCooldownTracker
 ) -> None:
     await tracker.acquire(SESSION, "sms", lease=LEASE)
@@ -90,7 +90,7 @@ async def test_a_send_under_way_elsewhere_counts_as_a_full_window(
     assert SESSION not in str(caught.value)
 
 
-async def test_who_waits_elsewhere_is_granted_when_the_holder_lets_go_and_asks_no_more_than_that_takes(
+async def test_waiters_of_another_process_are_granted_a_released_slot_in_four_round_trips(
     valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker
 ) -> None:
     held = await tracker.acquire(SESSION, "sms", lease=LEASE)
@@ -98,7 +98,7 @@ async def test_who_waits_elsewhere_is_granted_when_the_holder_lets_go_and_asks_n
     waiting = [asyncio.create_task(other.acquire(SESSION, "sms", lease=LEASE, max_wait=20.0)) for _ in range(100)]
     await asyncio.sleep(0.3)
     assert not any(task.done() for task in waiting)
-    assert valkey.scripts_run() - before == 2  # before and after it began to listen
+    assert valkey.scripts_run() - before == 2  # before and after the subscription began
     released = time.monotonic()
     await tracker.release(held)
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -109,7 +109,7 @@ async def test_who_waits_elsewhere_is_granted_when_the_holder_lets_go_and_asks_n
     await asyncio.wait(waiting)
 
 
-async def test_who_waits_elsewhere_is_granted_when_the_window_ends(
+async def test_a_waiter_of_another_process_is_granted_the_slot_when_the_window_ends(
     tracker: RedisCooldownTracker, other: RedisCooldownTracker
 ) -> None:
     await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), 0.3)
@@ -118,7 +118,7 @@ async def test_who_waits_elsewhere_is_granted_when_the_window_ends(
     assert 0.28 < time.monotonic() - began < 1.0
 
 
-async def test_a_wait_that_another_process_makes_hopeless_ends_there(
+async def test_a_wait_that_another_process_makes_hopeless_ends_at_once(
     tracker: RedisCooldownTracker, other: RedisCooldownTracker
 ) -> None:
     held = await tracker.acquire(SESSION, "sms", lease=LEASE)
@@ -133,7 +133,7 @@ async def test_a_wait_that_another_process_makes_hopeless_ends_there(
     assert time.monotonic() - began < 0.5
 
 
-async def test_a_wait_for_a_send_under_way_elsewhere_ends_at_its_bound(
+async def test_a_wait_for_a_send_of_another_process_ends_at_its_deadline(
     tracker: RedisCooldownTracker, other: RedisCooldownTracker
 ) -> None:
     await tracker.acquire(SESSION, "sms", lease=LEASE)
@@ -143,7 +143,7 @@ async def test_a_wait_for_a_send_under_way_elsewhere_ends_at_its_bound(
     assert 0.1 <= time.monotonic() - began < 0.6
 
 
-async def test_waiting_callers_of_several_processes_are_granted_one_a_window(valkey: Valkey) -> None:
+async def test_waiters_of_several_processes_are_granted_the_slot_one_a_window(valkey: Valkey) -> None:
     granted: list[float] = []
 
     async def take(tracker: RedisCooldownTracker) -> None:
@@ -168,18 +168,20 @@ async def test_a_pair_with_a_dead_holder_is_free_after_its_lease(
 
 
 @pytest.mark.parametrize("window", [3_600.0, None])
-async def test_only_the_holder_can_settle_whichever_process_asks(
-    tracker: RedisCooldownTracker, other: RedisCooldownTracker, window: float | None
+async def test_only_the_holder_can_settle_a_slot_in_whatever_process(
+    valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker, window: float | None
 ) -> None:
     late = await tracker.acquire(SESSION, "sms", lease=0.05)
     await asyncio.sleep(0.1)
     await other.acquire(SESSION, "sms", lease=LEASE)
     await (tracker.release(late) if window is None else tracker.start(late, window))
-    async with RedisCooldownTracker(tracker._url) as third:
+    async with RedisCooldownTracker(valkey.url) as third:
         assert await third.remaining(SESSION, "sms") == 60.0
 
 
-async def test_any_number_of_callers_of_a_process_ask_once(valkey: Valkey, tracker: RedisCooldownTracker) -> None:
+async def test_any_number_of_callers_of_a_process_make_one_request(
+    valkey: Valkey, tracker: RedisCooldownTracker
+) -> None:
     before = valkey.scripts_run()
     results = await asyncio.gather(
         *(tracker.acquire(SESSION, "sms", lease=LEASE) for _ in range(500)), return_exceptions=True
@@ -190,7 +192,7 @@ async def test_any_number_of_callers_of_a_process_ask_once(valkey: Valkey, track
     assert valkey.scripts_run() - before == 1
 
 
-async def test_any_number_of_callers_share_the_answer_that_another_process_is_first(
+async def test_any_number_of_callers_share_the_reply_that_another_process_holds_the_slot(
     valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker
 ) -> None:
     held = await tracker.acquire(SESSION, "sms", lease=LEASE)
@@ -207,7 +209,9 @@ async def test_any_number_of_callers_share_the_answer_that_another_process_is_fi
         assert valkey.scripts_run() - before == 1
 
 
-async def test_what_is_surely_blocked_is_refused_without_asking(valkey: Valkey, tracker: RedisCooldownTracker) -> None:
+async def test_what_is_certainly_blocked_is_refused_without_a_round_trip(
+    valkey: Valkey, tracker: RedisCooldownTracker
+) -> None:
     await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), 60.0)
     before = valkey.scripts_run()
     for _ in range(10):
@@ -217,7 +221,7 @@ async def test_what_is_surely_blocked_is_refused_without_asking(valkey: Valkey, 
     assert valkey.scripts_run() == before
 
 
-# -- what lies on the server -------------------------------------------------------------------------------------------
+# -- what is on the server ---------------------------------------------------------------------------------------------
 
 
 def keys(valkey: Valkey) -> dict[str, str]:
@@ -256,20 +260,21 @@ async def test_another_prefix_or_secret_is_another_set_of_windows(
     assert len(keys(valkey)) == 2
 
 
-async def test_a_key_whose_expiry_was_taken_away_gets_one_again(
+async def test_a_key_whose_expiry_was_removed_gets_another_one(
     valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker
 ) -> None:
     await tracker.acquire(SESSION, "sms", lease=LEASE)
     (key,) = keys(valkey)
     with valkey.client() as client:
         client.persist(key)
+        assert await other.remaining(SESSION, "sms") == 60.0
         with pytest.raises(CooldownError):
             await other.acquire(SESSION, "sms", lease=LEASE)
         assert 0 < client.pttl(key) <= 90_000
 
 
 async def test_a_late_start_makes_an_open_window_longer_but_never_shorter(
-    tracker: RedisCooldownTracker, other: RedisCooldownTracker
+    valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker
 ) -> None:
     late = await tracker.acquire(SESSION, "sms", lease=0.05)
     later = await tracker.acquire(SESSION, "email", lease=0.05)
@@ -278,14 +283,12 @@ async def test_a_late_start_makes_an_open_window_longer_but_never_shorter(
         await other.start(await other.acquire(SESSION, channel, lease=LEASE), 30.0)
     await tracker.start(late, 60.0)
     await tracker.start(later, 10.0)
-    async with RedisCooldownTracker(tracker._url) as third:
+    async with RedisCooldownTracker(valkey.url) as third:
         assert 59.0 < await third.remaining(SESSION, "sms") <= 60.0
         assert 29.0 < await third.remaining(SESSION, "email") <= 30.0
 
 
-async def test_a_server_that_forgot_the_scripts_is_told_them_again(
-    valkey: Valkey, tracker: RedisCooldownTracker
-) -> None:
+async def test_a_server_that_forgot_the_scripts_gets_them_again(valkey: Valkey, tracker: RedisCooldownTracker) -> None:
     held = await tracker.acquire(SESSION, "sms", lease=LEASE)
     with valkey.client() as client:
         client.script_flush()
@@ -304,7 +307,7 @@ async def test_a_send_takes_two_round_trips(
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "noeviction"])
-async def test_a_server_that_may_drop_keys_is_warned_about_once(
+async def test_a_server_that_may_evict_keys_is_warned_about_once(
     valkey: Valkey, caplog: pytest.LogCaptureFixture, policy: str
 ) -> None:
     with valkey.client() as client:
@@ -318,7 +321,7 @@ async def test_a_server_that_may_drop_keys_is_warned_about_once(
     assert [policy in record.getMessage() for record in caplog.records] == [True] * (policy != "noeviction")
 
 
-async def test_a_server_that_keeps_its_settings_to_itself_serves_as_well(
+async def test_a_server_that_does_not_show_its_settings_serves_as_well(
     valkey: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     with as_user(valkey, "~*", "&*", "+@all", "-info") as url:
@@ -338,14 +341,14 @@ def as_user(valkey: Valkey, *rules: str) -> Iterator[str]:
             client.execute_command("ACL", "DELUSER", "guest")
 
 
-async def test_who_may_not_listen_asks_now_and_then(
+async def test_a_waiter_that_may_not_subscribe_polls(
     valkey: Valkey, tracker: RedisCooldownTracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kodmobi_async.redis._tracker._NOW_AND_THEN", 0.1)
+    monkeypatch.setattr("kodmobi_async.redis._subscription._POLL_OTHERWISE", 0.1)
     held = await tracker.acquire(SESSION, "sms", lease=LEASE)
     with as_user(valkey, "~*", "&*", "+@all", "-subscribe") as url:
-        async with RedisCooldownTracker(url) as deaf:
-            waiting = asyncio.create_task(deaf.acquire(SESSION, "sms", lease=LEASE, max_wait=20.0))
+        async with RedisCooldownTracker(url) as polling:
+            waiting = asyncio.create_task(polling.acquire(SESSION, "sms", lease=LEASE, max_wait=20.0))
             await asyncio.sleep(0.2)
             before = valkey.scripts_run()
             await tracker.release(held)
@@ -353,10 +356,10 @@ async def test_who_may_not_listen_asks_now_and_then(
             assert valkey.scripts_run() - before <= 4
 
 
-async def test_a_listener_whose_connection_breaks_loses_nothing(
+async def test_a_waiter_whose_subscription_breaks_misses_nothing(
     valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kodmobi_async.redis._tracker._NOW_AND_THEN", 0.1)
+    monkeypatch.setattr("kodmobi_async.redis._subscription._POLL_OTHERWISE", 0.1)
     held = [await tracker.acquire(SESSION, channel, lease=LEASE) for channel in ("sms", "email")]
     waiting = [
         asyncio.create_task(other.acquire(SESSION, channel, lease=LEASE, max_wait=20.0)) for channel in ("sms", "email")
@@ -369,14 +372,14 @@ async def test_a_listener_whose_connection_breaks_loses_nothing(
     await asyncio.gather(*waiting)
 
 
-async def test_two_in_line_of_one_process_hear_of_the_same_slot(
+async def test_two_waiters_of_one_process_listen_to_the_same_slot(
     valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker
 ) -> None:
     held = await tracker.acquire(SESSION, "sms", lease=LEASE)
     waiting = [asyncio.create_task(other.acquire(SESSION, "sms", lease=LEASE, max_wait=20.0)) for _ in range(2)]
     await asyncio.sleep(0.1)
     (key,) = keys(valkey)
-    await tracker.start(held, 0.1)  # the first goes back to the line, behind the second, and goes on listening
+    await tracker.start(held, 0.1)  # the first goes back into the queue, behind the second, and still listens
     await asyncio.sleep(0.05)
     with valkey.client() as client:
         client.set(key, "another", px=10_000)
@@ -391,43 +394,43 @@ async def test_two_in_line_of_one_process_hear_of_the_same_slot(
     assert time.monotonic() - began < 1.0
 
 
-async def test_who_listens_right_after_another_has_stopped_hears_all_the_same(valkey: Valkey) -> None:
-    client = connect(valkey.url)
-    bell = Bell(client.connection_pool, patience=1.0)
+async def test_a_listener_that_begins_as_the_last_one_ends_receives_changes(valkey: Valkey) -> None:
+    backend = open_backend(valkey.url, timeout=1.0)
+    subscription = Subscription(backend, timeout=1.0)
     with valkey.client() as other:
         for _ in range(3):
-            async with bell.listen("key") as ear:
-                assert not ear.deaf
+            async with subscription.listen("key") as listener:
+                assert listener.is_active
                 other.publish("key", "")
-                await asyncio.wait_for(ear.rung.wait(), 1.0)
-    await bell.aclose()
-    await client.aclose()
+                await asyncio.wait_for(listener.changed.wait(), 1.0)
+    await subscription.aclose()
+    await backend.aclose()
 
 
-async def test_without_a_server_nothing_is_heard_and_whoever_listens_is_told_so() -> None:
-    client = connect("redis://127.0.0.1:1")
-    async with Bell(client.connection_pool, patience=1.0).listen("key") as ear:
-        assert ear.deaf
-    await client.aclose()
+async def test_a_listener_without_a_server_is_not_active() -> None:
+    backend = open_backend("redis://127.0.0.1:1", timeout=1.0)
+    async with Subscription(backend, timeout=1.0).listen("key") as listener:
+        assert not listener.is_active
+    await backend.aclose()
 
 
-async def test_a_script_whose_caller_is_gone_before_it_leaves_stays_here(valkey: Valkey) -> None:
-    client = connect(valkey.url)
-    courier = Courier(client, timeout=1.0)
+async def test_a_command_that_is_cancelled_before_its_batch_is_not_sent(valkey: Valkey) -> None:
+    backend = open_backend(valkey.url, timeout=1.0)
+    pipeline = Pipeline(backend, timeout=1.0)
     before = valkey.scripts_run()
-    courier.post(LOOK, "key").cancel()
+    pipeline.execute(READ, "key").cancel()
     await asyncio.sleep(0.01)
     assert valkey.scripts_run() == before
-    assert await courier.post(LOOK, "key") == [0, 0]
+    assert await pipeline.execute(READ, "key") == (0, 0)
     with paused(valkey):
-        waiting = courier.post(LOOK, "key")
+        waiting = pipeline.execute(READ, "key")
         await asyncio.sleep(0.01)
-        await courier.aclose()
-    await client.aclose()
-    assert await waiting == Unreachable("closed")
+        await pipeline.aclose()
+    await backend.aclose()
+    assert await waiting == Unavailable("ClosedError")
 
 
-# -- replies that are lost ---------------------------------------------------------------------------------------------
+# -- lost replies ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -444,7 +447,7 @@ async def unsure(proxy: LossyProxy) -> AsyncIterator[RedisCooldownTracker]:
         yield unsure
 
 
-async def test_a_reservation_whose_reply_was_lost_is_recognised_as_our_own(
+async def test_a_reservation_whose_reply_was_lost_finds_its_own_token(
     valkey: Valkey, proxy: LossyProxy, unsure: RedisCooldownTracker
 ) -> None:
     proxy.lose_next = 1
@@ -455,7 +458,7 @@ async def test_a_reservation_whose_reply_was_lost_is_recognised_as_our_own(
     assert list(keys(valkey).values()) == ["-"]
 
 
-async def test_a_settling_whose_reply_was_lost_is_done_once(
+async def test_a_slot_whose_settlement_lost_its_reply_is_settled_once(
     valkey: Valkey, proxy: LossyProxy, unsure: RedisCooldownTracker
 ) -> None:
     held = await unsure.acquire(SESSION, "sms", lease=LEASE)
@@ -468,7 +471,7 @@ async def test_a_settling_whose_reply_was_lost_is_done_once(
     assert list(keys(valkey).values()) == ["-"]
 
 
-async def test_a_settling_that_the_mender_is_faster_with_is_done_once(
+async def test_a_slot_that_the_flusher_settles_first_is_settled_once(
     valkey: Valkey, proxy: LossyProxy, unsure: RedisCooldownTracker
 ) -> None:
     first = await unsure.acquire(SESSION, "sms", lease=LEASE)
@@ -479,15 +482,15 @@ async def test_a_settling_that_the_mender_is_faster_with_is_done_once(
     with pytest.raises(asyncio.CancelledError):
         await cancelled
     await asyncio.sleep(0.01)
-    assert len(unsure._owed) == 1
+    assert len(unsure._server.backlog) == 1
     proxy.lose_next = 1
-    await unsure.start(second, 60.0)  # asks again when the mender has long told the server of both
+    await unsure.start(second, 60.0)  # repeated when the flusher has long written both
     assert (proxy.lost, second.window) == (1, "shared")
     await back_to_normal(unsure)
     assert list(keys(valkey).values()) == ["-"] * 2
 
 
-async def test_what_the_server_took_without_our_knowing_is_settled_when_it_is_back(
+async def test_a_reservation_that_the_server_made_without_our_knowledge_is_settled_when_it_is_back(
     valkey: Valkey, proxy: LossyProxy, unsure: RedisCooldownTracker
 ) -> None:
     proxy.lose_next = 2
@@ -501,7 +504,7 @@ async def test_what_the_server_took_without_our_knowing_is_settled_when_it_is_ba
     assert list(keys(valkey).values()) == ["-"]
 
 
-# -- a server that is away ---------------------------------------------------------------------------------------------
+# -- outages -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -512,11 +515,11 @@ def own_valkey() -> Iterator[Valkey]:
 
 
 async def back_to_normal(tracker: RedisCooldownTracker) -> None:
-    """Wait until the tracker has reached its server again, and owes it nothing."""
-    if tracker._mender is not None:
-        await asyncio.wait([tracker._mender])
-    assert not tracker._outage
-    assert not tracker._owed
+    """Wait until the tracker has reached its server again, and has no pending writes."""
+    if tracker._server.flusher is not None:
+        await asyncio.wait([tracker._server.flusher])
+    assert not tracker._server.outage
+    assert not tracker._server.backlog
 
 
 @contextlib.contextmanager
@@ -528,7 +531,7 @@ def paused(valkey: Valkey) -> Iterator[None]:
         valkey.go_on()
 
 
-async def test_a_server_that_stands_still_is_done_without_inside_the_timeout(
+async def test_a_server_that_hangs_is_unavailable_after_the_timeout(
     valkey: Valkey,
     emulator: Emulator,
     session: str,
@@ -553,10 +556,10 @@ async def test_a_server_that_stands_still_is_done_without_inside_the_timeout(
     (degraded,) = [record for record in told if isinstance(record, TrackerDegraded)]
     assert (degraded.session_id, degraded.channel, degraded.reason) == (session, "email", "TimeoutError")
     (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert "this process goes by its own windows meanwhile" in warning.getMessage()
+    assert "this process uses its own windows" in warning.getMessage()
 
 
-async def test_what_was_sent_without_the_server_is_told_to_it_when_it_is_back(
+async def test_what_was_sent_during_an_outage_is_written_when_the_server_is_back(
     valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker
 ) -> None:
     with paused(valkey):
@@ -573,16 +576,16 @@ async def test_what_was_sent_without_the_server_is_told_to_it_when_it_is_back(
     assert (await tracker.acquire(SESSION, "telegram", lease=LEASE)).window == "shared"
 
 
-async def test_a_server_that_stays_away_is_asked_again_and_again(
+async def test_a_server_that_stays_unavailable_is_tried_again_and_again(
     valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker
 ) -> None:
     with paused(valkey):
         held = await tracker.acquire(SESSION, "sms", lease=LEASE)
-        unasked = await tracker.acquire(SESSION, "email", lease=LEASE)
-        await tracker.release(unasked)
+        unused = await tracker.acquire(SESSION, "email", lease=LEASE)
+        await tracker.release(unused)
         await tracker.start(held, 60.0)
         await asyncio.sleep(0.4)
-        assert len(tracker._owed) == 1
+        assert len(tracker._server.backlog) == 1
     await back_to_normal(tracker)
     assert 58.0 < await other.remaining(SESSION, "sms") <= 60.0
     assert await other.remaining(SESSION, "email") == 0.0
@@ -605,7 +608,7 @@ async def test_windows_that_a_restarted_server_has_lost_still_hold_in_the_proces
     assert list(keys(own_valkey).values()) == ["-"]
 
 
-async def test_on_request_nothing_is_sent_without_the_server(
+async def test_with_on_outage_refuse_nothing_is_sent_without_the_server(
     valkey: Valkey, emulator: Emulator, session: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with (
@@ -636,9 +639,7 @@ async def test_on_request_nothing_is_sent_without_the_server(
     assert "nothing is sent meanwhile" in caplog.text
 
 
-async def test_a_key_that_is_not_ours_counts_as_a_server_that_cannot_be_had(
-    valkey: Valkey, tracker: RedisCooldownTracker
-) -> None:
+async def test_a_foreign_key_counts_as_an_outage(valkey: Valkey, tracker: RedisCooldownTracker) -> None:
     await tracker.acquire(SESSION, "sms", lease=LEASE)
     (key,) = keys(valkey)
     with valkey.client() as client:
@@ -652,7 +653,7 @@ async def test_a_key_that_is_not_ours_counts_as_a_server_that_cannot_be_had(
         assert (await other.acquire(SESSION, "email", lease=LEASE)).window == "shared"
 
 
-async def test_a_server_that_takes_no_writes_counts_as_one_that_cannot_be_had(
+async def test_a_server_that_refuses_writes_counts_as_unavailable(
     valkey: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     with valkey.client() as client:
@@ -667,7 +668,7 @@ async def test_a_server_that_takes_no_writes_counts_as_one_that_cannot_be_had(
     assert len(caplog.records) == 1
 
 
-async def test_closing_tells_the_server_what_it_is_owed(valkey: Valkey) -> None:
+async def test_closing_writes_what_is_pending(valkey: Valkey) -> None:
     async with RedisCooldownTracker(valkey.url) as tracker:
         with paused(valkey):
             await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), 60.0)
@@ -743,7 +744,7 @@ async def test_an_observation_brings_back_the_longer_window_that_the_server_know
     assert valkey.scripts_run() == before
 
 
-async def test_an_observation_of_nothing_new_costs_no_round_trip(valkey: Valkey, tracker: RedisCooldownTracker) -> None:
+async def test_an_observation_of_nothing_new_takes_no_round_trip(valkey: Valkey, tracker: RedisCooldownTracker) -> None:
     await tracker.observe(SESSION, "sms", 60.0)
     before = valkey.scripts_run()
     for seconds in (50.0, 0.0, -1.0):
@@ -779,7 +780,7 @@ async def test_a_release_leaves_the_observed_window_behind(
     assert 29.0 < caught.value.retry_after <= 30.0
 
 
-async def test_a_wait_for_a_send_elsewhere_ends_with_the_observation_that_makes_it_hopeless(
+async def test_a_wait_for_a_send_of_another_process_ends_with_the_observation_that_makes_it_hopeless(
     tracker: RedisCooldownTracker, other: RedisCooldownTracker
 ) -> None:
     await tracker.acquire(SESSION, "sms", lease=LEASE)
@@ -791,7 +792,7 @@ async def test_a_wait_for_a_send_elsewhere_ends_with_the_observation_that_makes_
     assert 29.0 < caught.value.retry_after <= 30.0
 
 
-async def test_an_observation_without_the_server_holds_here_and_reaches_it_when_it_is_back(
+async def test_an_observation_during_an_outage_is_written_when_the_server_is_back(
     valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker
 ) -> None:
     with paused(valkey):
@@ -802,7 +803,7 @@ async def test_an_observation_without_the_server_holds_here_and_reaches_it_when_
     assert 59.0 < await other.remaining(SESSION, "sms") <= 60.0
 
 
-async def test_of_observations_in_flight_the_longest_reaches_the_server(
+async def test_of_concurrent_observations_the_longest_reaches_the_server(
     valkey: Valkey, proxy: LossyProxy, unsure: RedisCooldownTracker
 ) -> None:
     proxy.lose_next = 2
@@ -825,7 +826,7 @@ async def test_an_observation_reaches_the_server_even_if_the_caller_is_cancelled
     assert list(keys(valkey).values()) == ["-"]
 
 
-async def test_a_reservation_that_is_given_up_with_its_reply_leaves_the_observed_window_behind(
+async def test_a_reservation_that_is_cancelled_before_its_reply_leaves_the_observed_window_behind(
     valkey: Valkey, tracker: RedisCooldownTracker
 ) -> None:
     with paused(valkey):
@@ -844,7 +845,7 @@ async def test_a_reservation_that_is_given_up_with_its_reply_leaves_the_observed
 # -- cancellation ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_caller_cancelled_while_it_asks_leaves_nothing_behind(
+async def test_a_caller_cancelled_before_the_reply_leaves_no_reservation(
     valkey: Valkey, tracker: RedisCooldownTracker
 ) -> None:
     with paused(valkey):
@@ -854,7 +855,7 @@ async def test_a_caller_cancelled_while_it_asks_leaves_nothing_behind(
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    with contextlib.suppress(CooldownError):  # the server may have taken the first one's word by then
+    with contextlib.suppress(CooldownError):  # the server may have made the first one's reservation by then
         await tracker.release(await follower)
     await back_to_normal(tracker)
     assert keys(valkey) == {}
@@ -862,7 +863,7 @@ async def test_a_caller_cancelled_while_it_asks_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("window", [60.0, None])
-async def test_a_settling_takes_effect_even_if_the_caller_is_cancelled(
+async def test_a_slot_is_settled_even_if_the_caller_is_cancelled(
     valkey: Valkey, tracker: RedisCooldownTracker, window: float | None
 ) -> None:
     held = await tracker.acquire(SESSION, "sms", lease=LEASE)
@@ -877,7 +878,7 @@ async def test_a_settling_takes_effect_even_if_the_caller_is_cancelled(
     assert list(keys(valkey).values()) == ["-"] * (window is not None)
 
 
-async def test_a_waiter_that_is_cancelled_stops_listening(
+async def test_a_cancelled_waiter_unsubscribes(
     valkey: Valkey, tracker: RedisCooldownTracker, other: RedisCooldownTracker
 ) -> None:
     await tracker.acquire(SESSION, "sms", lease=LEASE)
@@ -895,7 +896,7 @@ async def test_a_waiter_that_is_cancelled_stops_listening(
 # -- loops and processes -----------------------------------------------------------------------------------------------
 
 
-def test_windows_and_debts_outlive_the_loop_that_began_them(valkey: Valkey) -> None:
+def test_windows_and_pending_writes_outlive_the_loop_that_they_began_on(valkey: Valkey) -> None:
     tracker = RedisCooldownTracker(valkey.url)
 
     async def send(channel: str) -> None:
@@ -909,7 +910,7 @@ def test_windows_and_debts_outlive_the_loop_that_began_them(valkey: Valkey) -> N
         await back_to_normal(tracker)
         await tracker.aclose()
 
-    asyncio.run(send("sms"))  # which nobody closes
+    asyncio.run(send("sms"))  # without closing the tracker
     assert 59.0 < asyncio.run(left("sms")) <= 60.0
     with paused(valkey):
         asyncio.run(send("email"))
@@ -917,7 +918,7 @@ def test_windows_and_debts_outlive_the_loop_that_began_them(valkey: Valkey) -> N
     assert list(keys(valkey).values()) == ["-"] * 2
 
 
-def test_a_tracker_in_use_on_an_open_loop_refuses_another(valkey: Valkey) -> None:
+def test_a_tracker_in_use_on_an_open_loop_refuses_another_loop(valkey: Valkey) -> None:
     tracker = RedisCooldownTracker(valkey.url)
     with asyncio.Runner() as runner:
         runner.run(tracker.remaining(SESSION, "sms"))
@@ -957,16 +958,16 @@ def test_a_forked_child_opens_connections_of_its_own(valkey: Valkey) -> None:
     assert list(keys(valkey).values()) == ["-"] * 3
 
 
-# -- what can be wrong -------------------------------------------------------------------------------------------------
+# -- wrong settings ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        {"url": "http://user:hunter2@localhost"},
-        {"url": "redis://user:hunter2@localhost:port"},
-        {"url": None},
-        {"url": 5},
+        {"server": "http://user:hunter2@localhost"},
+        {"server": "redis://user:hunter2@localhost:port"},
+        {"server": None},
+        {"server": 5},
         {"timeout": 0},
         {"timeout": math.inf},
         {"timeout": "1"},
@@ -979,11 +980,11 @@ def test_a_forked_child_opens_connections_of_its_own(valkey: Valkey) -> None:
 )
 def test_a_wrong_setting_fails_where_it_is_written(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        RedisCooldownTracker(**{"url": "redis://localhost", **settings})
+        RedisCooldownTracker(**{"server": "redis://localhost", **settings})
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_tracker_shows_no_address() -> None:
+def test_the_repr_has_no_address() -> None:
     assert repr(RedisCooldownTracker("redis://user:hunter2@localhost")) == "<RedisCooldownTracker 'kodmobi:'>"
 
 
@@ -995,7 +996,7 @@ async def test_a_reservation_of_another_tracker_is_refused(tracker: RedisCooldow
         await tracker.release(foreign)
 
 
-async def test_a_burst_of_many_pairs_shares_its_trips(valkey: Valkey, tracker: RedisCooldownTracker) -> None:
+async def test_a_burst_of_many_pairs_shares_a_few_connections(valkey: Valkey, tracker: RedisCooldownTracker) -> None:
     async def send(number: int) -> str:
         held = await tracker.acquire(f"{number:026d}", "sms", lease=LEASE)
         await tracker.start(held, 60.0)

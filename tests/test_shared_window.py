@@ -1,6 +1,6 @@
-"""Several processes, one window: on a real Valkey, over real HTTP, with everything that can be killed being killed.
+"""Several processes, one window: on a real Valkey, over real HTTP, with servers and workers that are killed.
 
-Set ``KODMOBI_THOROUGH=1`` for as many rounds as it takes to trust it, instead of as few as show that it works.
+Set ``KODMOBI_THOROUGH=1`` for 50 rounds instead of 2.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ async def started(emulator: Emulator, redis_url: str, *arguments: str) -> AsyncG
 
 
 class Crowd:
-    """Processes that press the same button at the same moment."""
+    """Processes that send the same code at the same moment."""
 
     def __init__(self, emulator: Emulator, processes: list[asyncio.subprocess.Process]) -> None:
         self._emulator = emulator
@@ -80,7 +80,7 @@ class Crowd:
         self.longest = 0.0
 
     async def hammer(self, sends: int = SENDS) -> tuple[Counter[str], int, int]:
-        """Press it; return how the calls ended, how many requests were made and how many codes delivered."""
+        """Send; return how the calls ended, how many requests were made and how many codes were delivered."""
         session = self._emulator.add_session()
         before = self._emulator.requests["send"]
         order = json.dumps({"session_id": session, "sends": sends}).encode() + b"\n"
@@ -129,7 +129,7 @@ def own_valkey() -> Iterator[Valkey]:
 async def test_whatever_happens_to_the_server_there_is_one_code_a_window(
     emulator: Emulator, own_valkey: Valkey
 ) -> None:
-    """What the processes do not know of each other, the service does: it refuses the second code itself."""
+    """During an outage the processes do not know of each other. The service refuses the second code itself."""
     seen: Counter[str] = Counter()
 
     async def check() -> None:
@@ -155,7 +155,7 @@ async def test_whatever_happens_to_the_server_there_is_one_code_a_window(
                 await check()
             proxy.loss = 0.0
     assert seen["sent, local"] > 0
-    # half a second for two decisions; the rest is for the request, and for a machine that is busy with all of this
+    # half a second for two decisions; the rest is for the request, on a busy machine
     assert together.longest < 0.5 + 3.0
 
 

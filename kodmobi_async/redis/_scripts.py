@@ -1,8 +1,10 @@
-"""What the server does, in one step each.
+"""The scripts that the server runs: one atomic step each.
 
-A pair has one key. Its value is the token of whoever holds the reservation, or ``-`` while the window is open; its
+A pair has one key. Its value is the token of the reservation that holds it, or ``-`` while the window is open; its
 expiry is the end of the lease, or of the window. Every script touches that one key, so that a cluster can run it, and
-decides by the server's clock. Whoever waits elsewhere is told of a change over the channel of the key's own name.
+decides by the server's clock. It publishes a change of the slot on the channel that has the key's name.
+
+A reply is one integer, which is the cheapest to parse: a state, and four times another number.
 """
 
 from __future__ import annotations
@@ -13,19 +15,23 @@ from typing import Final
 import attrs
 
 
+def _encoded(text: str) -> bytes:
+    return text.encode()
+
+
 @attrs.frozen
 class Script:
-    """A script, and the digest by which a server that has seen it knows it.
+    """A script.
 
     Attributes:
         text: In Lua.
-        digest: What ``EVALSHA`` takes.
+        digest: What ``EVALSHA`` takes: the server knows the scripts that it has run.
     """
 
-    text: str
-    digest: str = attrs.field(
+    text: bytes = attrs.field(converter=_encoded)
+    digest: bytes = attrs.field(
         default=attrs.Factory(
-            lambda self: hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest(), takes_self=True
+            lambda self: hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode(), takes_self=True
         )
     )
 
@@ -34,22 +40,28 @@ FREE: Final = 0
 BLOCKED: Final = 1
 RESERVED: Final = 2
 
-# token, lease in ms → state that stands in the way (FREE: none, the slot is ours), its rest in ms
+
+def unpacked(reply: int) -> tuple[int, int]:
+    """Return the state that a script replies, and the other number."""
+    return reply & 3, reply >> 2
+
+
+# token, lease in ms → the state that prevents the reservation, else FREE; what is left of that state in ms
 RESERVE: Final = Script("""
 local held = redis.call('GET', KEYS[1])
-if not held or held == ARGV[1] then  -- our own token: the reply to an earlier try was lost
+if not held or held == ARGV[1] then  -- our own token: the reply to an earlier attempt was lost
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-  return {0, 0}
+  return 0
 end
 local left = redis.call('PTTL', KEYS[1])
-if left < 0 then  -- somebody took the expiry away: nothing may block a pair for ever
+if left < 0 then  -- somebody removed the expiry: nothing may block a pair forever
   left = tonumber(ARGV[2])
   redis.call('PEXPIRE', KEYS[1], left)
 end
-return {held == '-' and 1 or 2, left}
+return left * 4 + (held == '-' and 1 or 2)
 """)
 
-# token, window in ms → {1, 0}, or {0, 0} where another holds the slot: its own settling counts then
+# token, window in ms → FREE if another reservation holds the slot, else BLOCKED; 1 if the reservation was lost, else 0
 START: Final = Script("""
 local held = redis.call('GET', KEYS[1])
 local window = tonumber(ARGV[2])
@@ -57,10 +69,10 @@ if held == '-' then
   if redis.call('PTTL', KEYS[1]) < window then
     redis.call('PEXPIRE', KEYS[1], window)
   end
-  return {1, 0}
+  return 1
 end
 if held and held ~= ARGV[1] then
-  return {0, 0}
+  return 4
 end
 if window > 0 then
   redis.call('SET', KEYS[1], '-', 'PX', window)
@@ -68,39 +80,43 @@ else
   redis.call('DEL', KEYS[1])
 end
 redis.pcall('PUBLISH', KEYS[1], '')
-return {1, 0}
+return held and 1 or 5
 """)
 
-# token → {1, 0}, or {0, 0} where the slot is not this token's
+# token → BLOCKED if this reservation held the slot, else FREE; 0
 RELEASE: Final = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  return {0, 0}
+  return 0
 end
 redis.call('DEL', KEYS[1])
 redis.pcall('PUBLISH', KEYS[1], '')
-return {1, 0}
+return 1
 """)
 
-# a name for it, window in ms → state, and what is left of it in ms; a reservation is left as it is
+# any name, window in ms → the state, what is left of it in ms; a reservation stays as it is
 OBSERVE: Final = Script("""
 local held = redis.call('GET', KEYS[1])
 local window = tonumber(ARGV[2])
 local left = held and redis.call('PTTL', KEYS[1]) or 0
 if held and held ~= '-' then
-  return {2, left}
+  return left * 4 + 2
 end
 if left < window then
   redis.call('SET', KEYS[1], '-', 'PX', window)
   left = window
 end
-return {1, left}
+return left * 4 + 1
 """)
 
-# → state, its rest in ms
-LOOK: Final = Script("""
+# → the state, what is left of it in ms
+READ: Final = Script("""
 local held = redis.call('GET', KEYS[1])
 if not held then
-  return {0, 0}
+  return 0
 end
-return {held == '-' and 1 or 2, redis.call('PTTL', KEYS[1])}
+local left = redis.call('PTTL', KEYS[1])
+if left < 0 then  -- without an expiry, it counts as a reservation
+  return 2
+end
+return left * 4 + (held == '-' and 1 or 2)
 """)

@@ -1,0 +1,221 @@
+"""Scripts in batches: a few connections and a few round trips for any number of callers.
+
+The commands of one turn of the event loop form a batch, which is one round trip. A batch has a timeout, whatever the
+network does. When it fails, its connection is closed, and its commands go into another batch, once. A reply is never an
+exception: an error of the server or of the network is an `Unavailable`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import attrs
+from redis.exceptions import NoScriptError
+
+from kodmobi_async.redis._backend import MAX_BATCHES, UNREACHABLE
+from kodmobi_async.redis._scripts import unpacked
+from kodmobi_async.redis._setup import WrongSetup, wrong_setup
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from kodmobi_async.redis._backend import Backend, Command
+    from kodmobi_async.redis._scripts import Script
+
+_log: Final = logging.getLogger("kodmobi_async")
+_SAFE_POLICY: Final = "noeviction"
+_TIMEOUT_STEPS: Final = 10
+
+
+class ClosedError(Exception):
+    """The tracker was closed before the server replied."""
+
+
+@attrs.frozen
+class Unavailable:
+    """No reply: the server was not reached, did not reply in time, or refused the command.
+
+    Attributes:
+        reason: A few words, without anything of the address or of the server's reply.
+        setup: What is wrong with the set-up, if that is why.
+    """
+
+    reason: str
+    setup: WrongSetup | None = None
+
+    @classmethod
+    def because_of(cls, error: BaseException) -> Unavailable:
+        """Return what an error of the library means."""
+        return cls(type(error).__name__, wrong_setup(error))
+
+
+Reply: TypeAlias = tuple[int, int] | Unavailable
+
+
+class _Command:
+    """A script to run, and the future of its reply."""
+
+    __slots__ = ("arguments", "attempts", "key", "reply", "script")
+
+    def __init__(
+        self, script: Script, key: str, arguments: tuple[str | int, ...], reply: asyncio.Future[Reply]
+    ) -> None:
+        self.script = script
+        self.key = key
+        self.arguments = arguments
+        self.reply = reply
+        self.attempts = 0
+
+    def by_digest(self) -> Command:
+        """Return the command for a server that knows the script."""
+        return ("EVALSHA", self.script.digest, *self._operands())
+
+    def by_text(self) -> Command:
+        """Return the command for a server that does not know the script."""
+        return ("EVAL", self.script.text, *self._operands())
+
+    def _operands(self) -> Command:
+        arguments = (each if isinstance(each, int) else each.encode() for each in self.arguments)
+        return (1, self.key.encode(), *arguments)
+
+    def finish(self, reply: Any) -> None:
+        """Set the reply, unless the caller was cancelled."""
+        if not self.reply.done():
+            self.reply.set_result(Unavailable.because_of(reply) if isinstance(reply, Exception) else unpacked(reply))
+
+
+class Pipeline:
+    """Runs scripts in batches.
+
+    Args:
+        backend: Where they run.
+        timeout: Seconds until every command has its reply, all attempts included.
+    """
+
+    MAX_CONCURRENT_BATCHES: Final = MAX_BATCHES
+    """Batches in flight at a time, a connection each; fewer if the client has few connections."""
+
+    MAX_BATCH_SIZE: Final = 256
+    """Commands in a batch."""
+
+    MAX_ATTEMPTS: Final = 2
+    """Batches that a command goes into, at most: a lost reply is requested once more."""
+
+    def __init__(self, backend: Backend, *, timeout: float) -> None:
+        self._backend = backend
+        self._batch_timeout = 0.9 * timeout / self.MAX_ATTEMPTS
+        self._queue: list[_Command] = []
+        self._is_scheduled = False
+        self._batches: set[asyncio.Task[None]] = set()
+        self._policy_is_known = False
+
+    def execute(self, script: Script, key: str, *arguments: str | int) -> asyncio.Future[Reply]:
+        """Run ``script``, and return the future of its reply. A cancellation may come too late to stop the script."""
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._enqueue(_Command(script, key, arguments, reply))
+        return reply
+
+    async def aclose(self) -> None:
+        """Cancel all batches."""
+        for batch in self._batches:
+            batch.cancel()
+        if self._batches:
+            await asyncio.wait(self._batches)
+
+    def _enqueue(self, command: _Command) -> None:
+        self._queue.append(command)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._start_batches)
+
+    def _start_batches(self) -> None:
+        self._is_scheduled = False
+        while self._queue and len(self._batches) < self._backend.max_batches:
+            first, self._queue = self._queue[: self.MAX_BATCH_SIZE], self._queue[self.MAX_BATCH_SIZE :]
+            commands = [command for command in first if not command.reply.done()]
+            if commands:
+                batch = asyncio.create_task(self._run(commands))
+                self._batches.add(batch)
+                batch.add_done_callback(self._on_batch_done)
+
+    def _on_batch_done(self, batch: asyncio.Task[None]) -> None:
+        self._batches.discard(batch)
+        self._start_batches()
+
+    async def _run(self, commands: list[_Command]) -> None:
+        replies: list[Any] = [ClosedError()] * len(commands)
+        failed = False
+        try:
+            async with _SteppedTimeout(self._batch_timeout):
+                replies = await self._send(commands)
+        except Exception as error:  # noqa: BLE001 whatever the library raises: there is no reply
+            replies = [error] * len(commands)
+            failed = True
+        finally:
+            for command, reply in zip(commands, replies, strict=True):
+                command.attempts += 1
+                if (failed or isinstance(reply, UNREACHABLE)) and command.attempts < self.MAX_ATTEMPTS:
+                    self._enqueue(command)
+                else:
+                    command.finish(reply)
+
+    async def _send(self, commands: list[_Command]) -> list[Any]:
+        batch = [command.by_digest() for command in commands]
+        if self._policy_is_known:
+            replies = await self._backend.execute(batch)
+        else:
+            replies, policies = await self._backend.execute_and_inspect(batch)
+            self._policy_is_known = True
+            _warn_of_eviction(policies)
+        # A server that was restarted or replaced does not know the scripts.
+        unknown = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if unknown:
+            repeated = await self._backend.execute([commands[number].by_text() for number in unknown])
+            for number, reply in zip(unknown, repeated, strict=True):
+                replies[number] = reply
+        return replies
+
+
+class _SteppedTimeout:
+    """A timeout that passes in steps, a turn of the event loop each at least.
+
+    A loop that is busy is late for everything, replies among it. That is not the server's fault.
+
+    Raises:
+        TimeoutError: The body did not finish in time.
+    """
+
+    __slots__ = ("_loop", "_scope", "_step", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._step = seconds / _TIMEOUT_STEPS
+        self._scope = asyncio.timeout(None)
+        self._timer = self._loop.call_later(self._step, self._on_step, _TIMEOUT_STEPS - 1)
+
+    async def __aenter__(self) -> None:
+        await self._scope.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        await self._scope.__aexit__(kind, error, traceback)
+
+    def _on_step(self, left: int) -> None:
+        if left > 0:
+            self._timer = self._loop.call_later(self._step, self._on_step, left - 1)
+        else:
+            self._scope.reschedule(self._loop.time())
+
+
+def _warn_of_eviction(policies: set[str]) -> None:
+    for policy in sorted(policies - {_SAFE_POLICY}):
+        _log.warning(
+            "the server of the shared cooldowns has maxmemory-policy %s: it may evict open windows when its memory is"
+            " full. Set it to %s",
+            policy,
+            _SAFE_POLICY,
+        )

@@ -1,0 +1,230 @@
+"""The server of the shared cooldowns, as this process sees it: available, or not.
+
+The invariant: **during an outage no caller waits for the server.** The first command that fails begins the outage; from
+then on, commands fail at once, and writes become pending. The flusher tries to reach the server, with growing delays.
+When the server accepts a probe, the outage ends, and the flusher writes what is pending.
+
+A wrong set-up is not an outage: it does not come back by itself. Until the server has worked once, whoever makes a
+request gets an error that says what is wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+from typing import TYPE_CHECKING, Final, TypeGuard
+
+from kodmobi_async._rules.clock import LoopClock
+from kodmobi_async._values.errors import WrongLoopError
+from kodmobi_async.redis._backlog import Backlog, PendingWrite
+from kodmobi_async.redis._pipeline import Reply, Unavailable
+from kodmobi_async.redis._reservation import unavailable
+from kodmobi_async.redis._scripts import FREE, OBSERVE, READ, RELEASE, RESERVE, START
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kodmobi_async.redis._connections import Connections
+    from kodmobi_async.redis._scripts import Script
+    from kodmobi_async.redis._setup import WrongSetup
+    from kodmobi_async.redis._subscription import Subscription
+
+_log: Final = logging.getLogger("kodmobi_async")
+
+# Seconds between attempts to reach a server that is unavailable; the first and the longest.
+_FIRST_DELAY: Final = 0.05
+_LONGEST_DELAY: Final = 1.0
+
+# Connections that a fork has copied. Their sockets are the parent's: they are neither closed here nor collected.
+_parents_connections: Final[list[Connections]] = []
+
+
+class Server:
+    """Runs scripts on the server, over connections of the running loop.
+
+    Args:
+        connect: Makes the connections for a loop.
+        survives_fork: Whether that makes connections for another process, too.
+        probe: The key of a slot that no caller uses. With a caller's key in braces after it, it is on the same node.
+        outage_consequence: What an outage means for callers, for the log.
+        on_move: Called when another loop takes over.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Connections],
+        *,
+        survives_fork: bool,
+        probe: str,
+        outage_consequence: str,
+        on_move: Callable[[], None],
+    ) -> None:
+        self._connect = connect
+        self._survives_fork = survives_fork
+        self._probe = probe
+        self._outage_consequence = outage_consequence
+        self._on_move = on_move
+        self.clock = LoopClock(on_move=self._move)
+        self.outage: str | None = None
+        """Why the server is unavailable; ``None`` while it is available."""
+        self.backlog = Backlog()
+        self.flusher: asyncio.Task[None] | None = None
+        self._connections: Connections | None = None
+        self._process = 0
+        self._has_worked = False
+        self._failed_key: str | None = None
+
+    async def request(self, script: Script, key: str, *arguments: str | int) -> Reply:
+        """Run a script. Its failure begins an outage.
+
+        Raises:
+            ConfigurationError: The set-up is wrong.
+        """
+        if self.outage is not None:
+            return Unavailable(self.outage)
+        reply = await self._execute(script, key, *arguments)
+        if isinstance(reply, Unavailable):
+            if self._is_wrong(reply.setup):
+                raise reply.setup.error()
+            self._begin_outage(key, reply)
+        return reply
+
+    async def write(self, write: PendingWrite) -> Reply:
+        """Run a script that must take effect: later, if not now, and even if the caller is cancelled."""
+        self.backlog.add(write)
+        try:
+            if self.outage is not None:
+                return Unavailable(self.outage)
+            left = write.milliseconds_left(self.clock.now())
+            reply = await self._execute(write.script, write.key, write.token, left)
+            if isinstance(reply, Unavailable):
+                self._begin_outage(write.key, reply)
+            else:
+                self.backlog.confirm(write)
+            return reply
+        finally:
+            if write in self.backlog:
+                self.flush_soon()
+
+    def write_later(self, write: PendingWrite) -> None:
+        """Run a script that must take effect without waiting for it."""
+        self.backlog.add(write)
+        self.flush_soon()
+
+    async def ping(self) -> None:
+        """Run each script, with each of its commands, on a slot that no caller uses.
+
+        Raises:
+            ConfigurationError: The set-up is wrong.
+            CooldownUnavailableError: The server is unavailable.
+        """
+        token = secrets.token_hex(12)
+        key = f"{self._probe}:{token}"
+        replies = await asyncio.gather(
+            self._execute(RESERVE, key, token, 1_000),
+            self._execute(RELEASE, key, token),
+            self._execute(RESERVE, key, token, 1_000),
+            self._execute(START, key, token, 50),
+            self._execute(OBSERVE, key, token, 100),
+            self._execute(START, key, token, 150),
+            self._execute(READ, key),
+        )
+        for reply in replies:
+            if isinstance(reply, Unavailable):
+                if reply.setup is not None:
+                    raise reply.setup.error()
+                raise unavailable(reply.reason)
+
+    async def subscription(self) -> Subscription:
+        """Return the subscription of the running loop."""
+        return (await self._connected()).subscription
+
+    def notify(self, key: str) -> None:
+        """Wake this process's listener of the key's slot."""
+        if self._connections is not None:
+            self._connections.subscription.notify(key)
+
+    def flush_soon(self) -> None:
+        """Start the flusher, unless it runs."""
+        if self.flusher is None:
+            self.flusher = asyncio.create_task(self._flush())
+
+    async def aclose(self) -> None:
+        """Write what is pending, once, and close all connections."""
+        if self.flusher is not None:
+            self.flusher.cancel()
+            await asyncio.wait([self.flusher])
+            self.flusher = None
+        if self.backlog:
+            await self._try_to_flush()
+        connections, self._connections = self._connections, None
+        if connections is not None:
+            await connections.aclose()
+
+    async def _flush(self) -> None:
+        delay = _FIRST_DELAY
+        while self.outage is not None or self.backlog:
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 no secret
+            if not await self._try_to_flush():
+                delay = min(2 * delay, _LONGEST_DELAY)
+        self.flusher = None
+
+    async def _try_to_flush(self) -> bool:
+        """Run all pending writes that still have a meaning; return whether the server has confirmed all of them."""
+        # Whether it accepts a reservation: it may be there, and refuse to write.
+        probe = self._probe if self._failed_key is None else f"{self._probe}{{{self._failed_key}}}"
+        reply = await self._execute(RESERVE, probe, secrets.token_hex(12), 1)
+        if isinstance(reply, Unavailable):
+            if self._is_wrong(reply.setup):
+                self.outage = None  # the next request raises it
+            return False
+        if self.outage is not None:
+            self.outage = None
+            _log.info("the server of the shared cooldowns is available again")
+        return all(await asyncio.gather(*map(self._flush_one, self.backlog.current(self.clock.now()))))
+
+    async def _flush_one(self, write: PendingWrite) -> bool:
+        left = write.milliseconds_left(self.clock.now())
+        if isinstance(await self._execute(write.script, write.key, write.token, left), Unavailable):
+            return False
+        self.backlog.confirm(write)
+        return True
+
+    def _is_wrong(self, setup: WrongSetup | None) -> TypeGuard[WrongSetup]:
+        return setup is not None and (setup.always or not self._has_worked)
+
+    def _begin_outage(self, key: str, reply: Unavailable) -> None:
+        if self.outage is None:
+            self.outage, self._failed_key = reply.reason, key
+            _log.warning(
+                "the server of the shared cooldowns is unavailable (%s): %s", reply.reason, self._outage_consequence
+            )
+            self.flush_soon()
+
+    async def _execute(self, script: Script, key: str, *arguments: str | int) -> Reply:
+        connections = self._connections or await self._connected()
+        reply = await connections.pipeline.execute(script, key, *arguments)
+        if script is RESERVE and not isinstance(reply, Unavailable) and reply[0] == FREE:
+            self._has_worked = True  # unlike what only reads, or finds a slot taken
+        return reply
+
+    async def _connected(self) -> Connections:
+        if self._connections is None:
+            if self._process not in (0, os.getpid()) and not self._survives_fork:
+                raise WrongLoopError("this tracker's client is the parent process's: make both in the child")
+            self._connections = self._connect()
+            self._process = os.getpid()
+            await self._connections.open()
+        return self._connections
+
+    def _move(self) -> None:
+        """Begin anew on another loop: the tasks and connections of the last one have ended with it."""
+        if self._connections is not None and self._process != os.getpid():
+            _parents_connections.append(self._connections)  # pragma: no cover a forked child leaves no data
+        self._connections = self.flusher = None
+        self._on_move()
+        if self.outage is not None or self.backlog:
+            self.flush_soon()
