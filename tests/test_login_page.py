@@ -80,7 +80,7 @@ async def test_the_example_serves_the_page_and_the_endpoints(
     monkeypatch.setenv("KODMOBI_SECRET_KEY", emulator.secret_key)
     monkeypatch.setenv("KODMOBI_BASE_URL", emulator.base_url)
     monkeypatch.setenv("LOGIN_SECRET", "sixteen characters or more")
-    make_app = runpy.run_path(str(EXAMPLE / "service.py"))["make_app"]
+    make_app = runpy.run_path(str(EXAMPLE / "login_service.py"))["make_app"]
     import aiohttp  # noqa: PLC0415 of this test alone
 
     jar = aiohttp.CookieJar(unsafe=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 import orjson
 
 from kodmobi_async._rules.fields import (
-    _WrongShapeError,
+    _WrongShapeError,  # pyright: ignore[reportPrivateUsage] internal to this package of rules
     read_challenge,
     read_channel,
     read_channel_list,

@@ -100,20 +100,34 @@ def make_router(
         _set(response, cookie)
         return _page(state)
 
-    async def resend(asked: Resend, response: Response, client: Annotated[KodmobiClient, a_client], cookie: Annotated[str | None, a_cookie]) -> LoginPage:
+    async def resend(
+        asked: Resend,
+        response: Response,
+        client: Annotated[KodmobiClient, a_client],
+        cookie: Annotated[str | None, a_cookie],
+    ) -> LoginPage:
         response.headers.update(NOT_STORED)
         return _page(await flow.resend(client, cookie, asked.channel, asked.challenge))
 
-    async def state(response: Response, client: Annotated[KodmobiClient, a_client], cookie: Annotated[str | None, a_cookie]) -> LoginPage:
+    async def state(
+        response: Response, client: Annotated[KodmobiClient, a_client], cookie: Annotated[str | None, a_cookie]
+    ) -> LoginPage:
         response.headers.update(NOT_STORED)
         return _page(await flow.state(client, cookie))
 
-    async def events(client: Annotated[KodmobiClient, a_client], cookie: Annotated[str | None, a_cookie]) -> StreamingResponse:
+    async def events(
+        client: Annotated[KodmobiClient, a_client], cookie: Annotated[str | None, a_cookie]
+    ) -> StreamingResponse:
         states = flow.states(client, cookie)
         first = await anext(states)  # what is wrong is an error, and no stream
         return StreamingResponse(_stream(first, states), media_type="text/event-stream", headers=NOT_STORED)
 
-    async def check(asked: CheckCode, request: Request, client: Annotated[KodmobiClient, a_client], cookie: Annotated[str | None, a_cookie]) -> Response:
+    async def check(
+        asked: CheckCode,
+        request: Request,
+        client: Annotated[KodmobiClient, a_client],
+        cookie: Annotated[str | None, a_cookie],
+    ) -> Response:
         user = await flow.check(client, cookie, asked.code, address_of(request), asked.challenge)
         response = await _response_of(on_verified(request, user))
         _set(response, flow.no_cookie)

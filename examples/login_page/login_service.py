@@ -1,6 +1,6 @@
 """A login page with kod.mobi: one HTML file, and the aiohttp service around it.
 
-KODMOBI_API_KEY=... KODMOBI_SECRET_KEY=... LOGIN_SECRET=... python examples/login_page/service.py
+KODMOBI_API_KEY=... KODMOBI_SECRET_KEY=... LOGIN_SECRET=... python examples/login_page/login_service.py
 """
 
 from __future__ import annotations
