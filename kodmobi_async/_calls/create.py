@@ -120,7 +120,8 @@ class Create(Call[Session]):
             return session.sent_to  # the service says so, and nothing of when
         began = min(self.first_unknown, self.attempt_began)
         age = asyncio.get_running_loop().time() - began
-        is_new = session.expires_in is not None and session.expires_in >= SESSION_LIFETIME - age - GRAIN
+        lives = math.inf if session.expires_in is None else session.expires_in
+        is_new = SESSION_LIFETIME - age - GRAIN <= lives <= SESSION_LIFETIME + GRAIN
         blocked = (each for each in listed if each.timeout > 0)
         return next((each.type for each in blocked if is_new or began_since(began, each, self.window)), None)
 
