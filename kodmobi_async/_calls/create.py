@@ -17,7 +17,7 @@ from ulid import ULID
 
 from kodmobi_async._calls.login import perform
 from kodmobi_async._calls.send import are_alike, began_elsewhere, began_since
-from kodmobi_async._rules.call import Call, Repeat
+from kodmobi_async._rules.call import Repeat, SendingCall
 from kodmobi_async._rules.requests import create_request
 from kodmobi_async._rules.responses import read_session
 from kodmobi_async._rules.verdicts import Verdict
@@ -40,7 +40,7 @@ _IN_FLIGHT: Final = "create"
 _ANY_CHANNEL: Final = "any"
 
 
-class Create(Call[Session]):
+class Create(SendingCall[Session]):
     """One ``create``.
 
     Args:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from kodmobi_async._rules.call import Call, Repeat
+from kodmobi_async._rules.call import Repeat, SendingCall
 from kodmobi_async._rules.requests import channels_request, is_channel, send_request, to_ulid
 from kodmobi_async._rules.responses import read_channels, read_send
 from kodmobi_async._rules.verdicts import Verdict
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from kodmobi_async._values.settings import Timeout
 
 
-class Send(Call[SendResult]):
+class Send(SendingCall[SendResult]):
     """One ``send``."""
 
     kind: CallKind = "send"
@@ -93,7 +93,7 @@ def began_since(moment: float, channel: SessionChannel, window: float) -> bool:
     return channel.timeout > 0 and channel.timeout >= window - age - GRAIN
 
 
-async def began_elsewhere(engine: Engine, call: Call[Any], session_id: str, channel: SessionChannel) -> bool:
+async def began_elsewhere(engine: Engine, call: SendingCall[Any], session_id: str, channel: SessionChannel) -> bool:
     """Whether a channel's window began after the call did, and not by this client as far as the tracker knows."""
     if not began_since(call.first_unknown, channel, call.window) or not is_channel(channel.type):
         return False

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from kodmobi_async._calls.engine import Engine
     from kodmobi_async._calls.lifecycle import Lifecycle
-    from kodmobi_async._rules.call import Call
+    from kodmobi_async._rules.call import SendingCall
     from kodmobi_async._rules.clock import LoopClock
     from kodmobi_async._rules.cooldown import Reservation
 
@@ -97,7 +97,7 @@ class Slots:
         self._hooks = engine.hooks
 
     async def hold(
-        self, call: Call[Sent], acquire: Callable[[Any, float], Awaitable[Reservation]], max_wait: float
+        self, call: SendingCall[Sent], acquire: Callable[[Any, float], Awaitable[Reservation]], max_wait: float
     ) -> Sent:
         """Acquire a slot, make the call's attempts, and settle the slot.
 
@@ -132,7 +132,7 @@ class Slots:
         raise failure from cause
 
     async def patiently(
-        self, call: Call[Sent], acquire: Callable[[Any, float], Awaitable[Reservation]], max_wait: float
+        self, call: SendingCall[Sent], acquire: Callable[[Any, float], Awaitable[Reservation]], max_wait: float
     ) -> Sent:
         """Send once the channel is free, and again where the service, not this client, knew that it was not.
 
@@ -159,7 +159,7 @@ class Slots:
                 self._lifecycle.emit_cooldown(call, error)
 
     async def settle(
-        self, call: Call[Any], reservation: Reservation, block: float | None, also: str | None = None
+        self, call: SendingCall[Any], reservation: Reservation, block: float | None, also: str | None = None
     ) -> None:
         """Block the slot for ``block`` seconds, or release it; block ``also`` another channel of the session."""
         try:
