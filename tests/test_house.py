@@ -66,6 +66,7 @@ ROOMS = {
         "fallback",
         "countdown",
         "source",
+        "postponed",
         "run",
         "bulk",
         "client",
