@@ -237,7 +237,7 @@ def test_another_code_is_sent_at_once_where_the_channel_is_free_already(
 def test_a_session_whose_end_is_not_known_is_shown_without_one(
     service: Background, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    body = {"session_id": "01K8N1VMPN0EE389K72YW0CBM2", "session_expired_at": None, "channels": []}
+    body: dict[str, object] = {"session_id": "01K8N1VMPN0EE389K72YW0CBM2", "session_expired_at": None, "channels": []}
     service.call(service.emulator.script, Fault.answer(200, body=body), endpoint="create")
     assert main(["create", PHONE]) == 0
     assert "ends in" not in capsys.readouterr().out

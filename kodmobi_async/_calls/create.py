@@ -99,7 +99,7 @@ class Create(SendingCall[Session]):
         blocked by an older window, nothing was sent, and nothing would be by a repeat.
         """
         asking = create_request(self.recipient, None, send=False, challenge=self.request.challenge)
-        session = await engine.ask(self, asking, read_session)
+        session = await engine.query(self, asking, read_session)
         if session is None:
             return verdict
         sent_to = self._sent_by_this(attrs.evolve(session, sent_to=None))
@@ -154,7 +154,7 @@ class Creates:
         slot = slot_of(call.recipient)
         while True:
             try:
-                session = await self._slots.patiently(call, self._acquire, max_wait)
+                session = await self._slots.send(call, self._acquire, max_wait)
             except CooldownError as error:
                 raise _about_recipient(error, call) if error.session_id == slot else error from None
             finally:

@@ -83,14 +83,14 @@ class Engine:
             self._budget.give_back(retried=call.attempts > 1)
         return verdict
 
-    async def ask(self, call: Call[Any], request: Request, reader: Callable[[Response], T]) -> T | None:
+    async def query(self, call: Call[Any], request: Request, reader: Callable[[Response], T]) -> T | None:
         """Make one request that reads, for a call that wants to know what became of it; ``None`` if that fails."""
         if await self._pass_gate(call) is not None:
             return None
-        asking = Read(call.kind, request, reader, call.timeout)
-        asking.progress = Progress()
-        came = await self._exchange(call, request, asking.progress, asyncio.get_running_loop().time())
-        verdict = judge(asking, came, self.redact, repeat_unknown=False)
+        query = Read(call.kind, request, reader, call.timeout)
+        query.progress = Progress()
+        came = await self._exchange(call, request, query.progress, asyncio.get_running_loop().time())
+        verdict = judge(query, came, self.redact, repeat_unknown=False)
         if verdict.gated:
             self.close_gate(call, verdict.retry_after)
         return verdict.result

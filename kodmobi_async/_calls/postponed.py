@@ -44,10 +44,10 @@ class Item:
         Raises:
             InvalidRequestError: The input gave something else.
         """
-        request: object = self.request
-        if isinstance(request, SendRequest):
-            return request
-        raise InvalidRequestError(f"expected a SendRequest or a pair, got {type(request).__name__}")
+        given: Any = self.request
+        if isinstance(given, SendRequest):
+            return given
+        raise InvalidRequestError(f"expected a SendRequest or a pair, got {type(given).__name__}")
 
     def not_sent(self) -> SendOutcome:
         """Return its outcome if it is not sent any more."""

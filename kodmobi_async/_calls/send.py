@@ -70,7 +70,7 @@ class Send(SendingCall[SendResult]):
         blocked since, and not by this client as far as the tracker knows, the service may have sent over that one: a
         repeat might put out a second code, so there is none.
         """
-        channels = await engine.ask(self, channels_request(self.session_id), read_channels) or ()
+        channels = await engine.query(self, channels_request(self.session_id), read_channels) or ()
         for channel in channels:
             if channel.timeout > 0 and are_alike(channel.type, self.channel):
                 result = SendResult(to_ulid(self.session_id), None, channel, self.attempts, confirmed=True)
@@ -118,8 +118,8 @@ class Sends:
     def send(self, call: Send, max_wait: float) -> Coroutine[Any, Any, SendResult]:
         """Return what sends."""
         if max_wait <= 0:
-            return self._slots.hold(call, self._acquire, 0.0)
-        return self._slots.patiently(call, self._acquire, max_wait)
+            return self._slots.send_once(call, self._acquire, 0.0)
+        return self._slots.send(call, self._acquire, max_wait)
 
     def _acquire(self, call: Send, max_wait: float) -> Awaitable[Reservation]:
         lease = call.window + call.timeout.total

@@ -162,7 +162,7 @@ class RetryPolicy:
 
 
 CLOSE_GRACE: Final = 5.0
-"""Seconds that ``aclose`` gives to sends under way before it interrupts them."""
+"""Seconds that ``aclose`` gives to sends in flight before it interrupts them."""
 
 API_KEY_VARIABLE: Final = "KODMOBI_API_KEY"
 SECRET_KEY_VARIABLE: Final = "KODMOBI_SECRET_KEY"  # noqa: S105 its name
