@@ -147,6 +147,13 @@ def test_imports_go_upwards_only(module: str) -> None:
     assert {name for name in ours if not any(comes_from(name, other) for other in above)} == set()
 
 
+def test_a_module_of_more_than_300_lines_says_why() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        source = path.read_text("utf-8")
+        if source.count("\n") > 300:
+            assert "\nAbove 300 lines: " in (ast.get_docstring(ast.parse(source)) or ""), path.relative_to(PACKAGE)
+
+
 def test_only_the_transport_and_its_pool_know_aiohttp() -> None:
     doors = ("emulator", "integrations")
     assert {name for name in importers("aiohttp") if name.partition(".")[0] not in doors} == {

@@ -18,7 +18,8 @@ from aiohttp.test_utils import TestServer
 
 from kodmobi_async import ConfigurationError, KodmobiClient, SessionExpiredError, VerifiedUser
 from kodmobi_async.emulator import Emulator, Fault
-from kodmobi_async.integrations._login import _REMEMBERED, LoginFlow, _Attempts, _Login
+from kodmobi_async.integrations._attempts import REMEMBERED, Attempts
+from kodmobi_async.integrations._login import LoginFlow, _Login
 from kodmobi_async.integrations.aiohttp import kodmobi_context, kodmobi_errors, login_routes
 from kodmobi_async.integrations.fastapi import add_kodmobi_errors, kodmobi_lifespan, login_router
 
@@ -242,12 +243,12 @@ async def test_a_cookie_outlives_no_login(emulator: Emulator) -> None:
 
 
 async def test_attempts_are_remembered_of_so_many_keys_alone() -> None:
-    attempts = _Attempts(1, 60.0)
+    attempts = Attempts(1, 60.0)
     assert attempts.take("first") == 0
     assert attempts.take("first") == pytest.approx(60)
-    for number in range(_REMEMBERED):
+    for number in range(REMEMBERED):
         attempts.take(str(number))
-    assert len(attempts._counts) == _REMEMBERED
+    assert len(attempts._counts) == REMEMBERED
     assert attempts.take("first") == 0
 
 

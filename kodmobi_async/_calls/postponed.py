@@ -1,4 +1,4 @@
-"""The requests of a run: those that may go now, and those that wait for a moment."""
+"""The requests of a run, and what is postponed: which moment a request waits for, and in which order they come."""
 
 from __future__ import annotations
 
@@ -7,10 +7,20 @@ import itertools
 import math
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
-from kodmobi_async._values.errors import InvalidRequestError, KodmobiError, Outcome, SendInterruptedError
+from kodmobi_async._rules.pacing import Gate, Pauses
+from kodmobi_async._values.errors import (
+    CooldownError,
+    InvalidRequestError,
+    KodmobiError,
+    Outcome,
+    RateLimitedError,
+    SendInterruptedError,
+)
 from kodmobi_async._values.models import SendOutcome, SendRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ulid import ULID
 
     from kodmobi_async._values.channel import Channel
@@ -82,6 +92,62 @@ class Postponed:
     def not_sent(self) -> tuple[SendOutcome, ...]:
         """Return the outcomes of all if they are not sent any more."""
         return tuple(item.not_sent() for _, _, item in sorted(self._heap))
+
+
+class Later:
+    """Says when a refused item may be sent again.
+
+    Args:
+        max_wait: Seconds that an item waits for its cooldown.
+        worth_waiting: Returns how much of a wait makes sense for a request; ``None`` = all of it.
+        pauses: How often in a row all wait for a limit of the account.
+    """
+
+    def __init__(
+        self, max_wait: float, worth_waiting: Callable[[SendRequest, float], float] | None, pauses: int
+    ) -> None:
+        self._max_wait = max_wait
+        self._worth_waiting = worth_waiting
+        self.pauses = Pauses(pauses)
+        self.reads_from = 0.0
+        """When the account is limited no longer, as far as known: nothing is read before."""
+
+    def moment(self, item: Item, error: KodmobiError, pauses: int, now: float) -> float | None:
+        """Return the moment at which an item may be sent again; ``None`` = its error is its outcome.
+
+        Args:
+            item: The item.
+            error: What came of it.
+            pauses: How many pauses there had been when it was begun.
+            now: The time.
+        """
+        item.error = None
+        if isinstance(error, RateLimitedError):
+            item.error = error
+            return self._after_the_limit(error, pauses, now)
+        if error.outcome in (Outcome.REFUSED, Outcome.ACCEPTED):
+            self.pauses.answered(pauses)
+        return self._after_the_cooldown(item, error, now) if isinstance(error, CooldownError) else None
+
+    def _after_the_cooldown(self, item: Item, refusal: CooldownError, now: float) -> float | None:
+        if self._max_wait <= 0 or refusal.outcome is Outcome.ACCEPTED:
+            return None
+        if item.gives_up_at is None:
+            item.gives_up_at = now + self._max_wait
+        left = item.gives_up_at - now
+        if self._worth_waiting is not None:
+            left = self._worth_waiting(item.request, left)
+        return None if refusal.retry_after > left else now + refusal.retry_after
+
+    def _after_the_limit(self, refusal: RateLimitedError, pauses: int, now: float) -> float | None:
+        """Return the moment at which a request may be made again; ``None`` if pauses do not help."""
+        if refusal.status is None:  # the client's own rate; the service was not asked
+            moment: float | None = now + max(refusal.retry_after or 0.0, Gate.STAGGER)
+        else:
+            moment = self.pauses.refused(now, refusal.retry_after, pauses)
+        if moment is not None:
+            self.reads_from = max(self.reads_from, moment)
+        return moment
 
 
 def interrupted(blocked_for: float) -> SendInterruptedError:

@@ -19,17 +19,14 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from kodmobi_async._calls.postponed import Item, Postponed, interrupted
+from kodmobi_async._calls.postponed import Item, Later, Postponed, interrupted
 from kodmobi_async._calls.source import END, Source
-from kodmobi_async._rules.pacing import Gate, Pauses
 from kodmobi_async._values.errors import (
     AuthenticationError,
     BalanceError,
     BulkStoppedError,
     ClientClosedError,
-    CooldownError,
     KodmobiError,
-    Outcome,
     RateLimitedError,
     WrongLoopError,
 )
@@ -73,11 +70,9 @@ class Run:
         self._source = Source(requests)
         self._send = send
         self._remaining = remaining
-        self._worth_waiting = worth_waiting
         self._concurrency = concurrency
-        self._max_wait = max_wait
         self._grace = grace
-        self._pauses = Pauses(pauses)
+        self._later = Later(max_wait, worth_waiting, pauses)
         self._on_stop = on_stop
         self._workers: list[asyncio.Task[None]] = []
         self._working = 0
@@ -88,7 +83,6 @@ class Run:
         self._news: asyncio.Future[None]  # the consumer waits for it
         self._idle: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None  # of the first of the postponed
-        self._reads_from = 0.0  # the account is limited until then
         self._stopped = False
         self._failure: BaseException | None = None
         self._is_of_account = False
@@ -132,7 +126,7 @@ class Run:
 
     @property
     def paused_for(self) -> float:
-        return 0.0 if self._stopped else self._pauses.left(asyncio.get_running_loop().time())
+        return 0.0 if self._stopped else self._later.pauses.left(asyncio.get_running_loop().time())
 
     def stop(self) -> None:
         if self._stopped:
@@ -223,11 +217,11 @@ class Run:
         source = self._source
         if not source.is_open or source.is_being_read:
             return False
-        return not self._postponed or (len(self._postponed) < MOST_POSTPONED and now >= self._reads_from)
+        return not self._postponed or (len(self._postponed) < MOST_POSTPONED and now >= self._later.reads_from)
 
     async def _attempt(self, item: Item, loop: asyncio.AbstractEventLoop) -> SendOutcome | None:
         """Send the item; return its outcome, or ``None`` if it was postponed."""
-        pauses = self._pauses.begun
+        pauses = self._later.pauses.begun
         try:
             result = await self._send(item.checked())
         except KodmobiError as error:
@@ -238,51 +232,22 @@ class Run:
             raise
         finally:
             self._in_flight -= 1
-        self._pauses.answered(pauses)
+        self._later.pauses.answered(pauses)
         return SendOutcome(item.request, result)
 
     def _judge(
         self, item: Item, error: KodmobiError, pauses: int, loop: asyncio.AbstractEventLoop
     ) -> SendOutcome | None:
         """Postpone an item that can be sent later; stop the run for an error that concerns all."""
-        now = loop.time()
         is_limit = isinstance(error, RateLimitedError)
-        moment = None
-        if isinstance(error, RateLimitedError):
-            moment = self._after_the_limit(error, pauses, now)
-        elif error.outcome in (Outcome.REFUSED, Outcome.ACCEPTED):
-            self._pauses.answered(pauses)
-        if isinstance(error, CooldownError):
-            moment = self._after_the_cooldown(item, error, now)
+        moment = self._later.moment(item, error, pauses, loop.time())
         if moment is not None and not (is_limit and self._stopped):
-            item.error = error if is_limit else None
             self._postponed.push(moment, item)
             self._set_timer(loop)
             return None
         if isinstance(error, _OF_THE_ACCOUNT) or (is_limit and not self._stopped):
             self._fail(error, of_account=True)
         return SendOutcome(item.request, error=error)
-
-    def _after_the_cooldown(self, item: Item, refusal: CooldownError, now: float) -> float | None:
-        """Return the moment at which the channel is free, if it is worth waiting for."""
-        if self._max_wait <= 0 or refusal.outcome is Outcome.ACCEPTED:
-            return None
-        if item.gives_up_at is None:
-            item.gives_up_at = now + self._max_wait
-        left = item.gives_up_at - now
-        if self._worth_waiting is not None:
-            left = self._worth_waiting(item.request, left)
-        return None if refusal.retry_after > left else now + refusal.retry_after
-
-    def _after_the_limit(self, refusal: RateLimitedError, pauses: int, now: float) -> float | None:
-        """Return the moment at which a request may be made again; ``None`` if pauses do not help."""
-        if refusal.status is None:  # the client's own rate; the service was not asked
-            moment: float | None = now + max(refusal.retry_after or 0.0, Gate.STAGGER)
-        else:
-            moment = self._pauses.refused(now, refusal.retry_after, pauses)
-        if moment is not None:
-            self._reads_from = max(self._reads_from, moment)
-        return moment
 
     async def _left(self, request: SendRequest) -> float:
         try:
