@@ -418,7 +418,7 @@ async def other_call_cancelled_before(turn: int, name: str, *, warm: bool, lost:
             if warm:
                 await client.settings()
             if lost:
-                emulator.script(Fault.close(), endpoint=name)  # type: ignore[arg-type] # its name is its endpoint's
+                emulator.script(Fault.close(), endpoint=name)
             notes.records.clear()
             before, was_cancelled = emulator.requests[name], False
             calling = asyncio.ensure_future(OTHER_CALLS[name](client, session, code, token))
