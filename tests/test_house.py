@@ -55,6 +55,7 @@ ROOMS = {
         "verdicts",
         "retry",
     ),
+    "_shared": ("operations", "keys", "reservation", "backlog", "store", "tracker"),
     "_io": ("pool", "transport"),
     "_calls": (
         "engine",

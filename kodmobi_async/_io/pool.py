@@ -7,8 +7,8 @@ one call, and reads the response that aiohttp's parser makes of what comes back.
 from which the request counts as written.
 
 A connection goes back to the pool only when its response was read to the end, and is used again only if nothing has
-come over it since: what a service sends unasked must not be taken for the response to the next request. Until the loop's next
-turn it stays at hand, so that a call which follows at once need not ask the connector.
+come over it since: what a service sends unasked must not be taken for the response to the next request. Until the
+loop's next turn it stays at hand, so that a call which follows at once need not ask the connector.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class Pool:
                 self._deadlines.end(exchange)
             if exchange is None or not exchange.is_complete:
                 connection.close()
-            elif self._connecting or self._keeps_none or protocol.should_close:
+            elif self._connecting or self._keeps_none or exchange.protocol.should_close:
                 connection.release()
             else:
                 if not self._at_hand:
