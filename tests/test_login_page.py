@@ -239,4 +239,4 @@ class TestInABrowser:
         folder = os.environ.get("KODMOBI_SCREENSHOTS")
         if folder:
             name = f"login-{width}{'-dark' if dark else ''}.png"
-            Path(folder, name).write_bytes(await visit.page.screenshot())  # noqa: ASYNC240 for people, on demand
+            Path(folder, name).write_bytes(await visit.page.screenshot())
