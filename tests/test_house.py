@@ -37,6 +37,7 @@ ROOMS = {
         "addresses",
         "settings",
         "hooks",
+        "header_hooks",
     ),
     "_rules": (
         "exchange",

@@ -98,7 +98,8 @@ class Create(Call[Session]):
         blocked since, the service may have sent over that one, so there is no repeat. If the channel asked for is
         blocked by an older window, nothing was sent, and nothing would be by a repeat.
         """
-        asking = create_request(self.recipient, None, send=False, challenge=self.request.challenge)
+        asking = create_request(self.recipient, None, send=False)
+        asking.headers = self.request.headers
         session = await engine.ask(self, asking, read_session)
         if session is None:
             return verdict
