@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from prometheus_client import CollectorRegistry, generate_latest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import CollectorRegistry
 
 from kodmobi_async.integrations._metrics import INSTRUMENTS, Instrument, Kind
-from kodmobi_async.integrations.opentelemetry import OpenTelemetryMetrics
+from kodmobi_async.integrations.opentelemetry import OpenTelemetryHook, OpenTelemetryMetrics
 from kodmobi_async.integrations.prometheus import _LABELS, PrometheusMetrics
 
 if TYPE_CHECKING:
@@ -29,8 +32,32 @@ class Measured(Protocol):
         ...
 
     def shown(self) -> str:
-        """Return all that is exported, as text."""
+        """Return all that is exported but for the numbers, as text."""
         ...
+
+
+class Traced:
+    """A hook that traces, and the spans that it has made."""
+
+    def __init__(self) -> None:
+        self._exporter = InMemorySpanExporter()
+        self._provider = TracerProvider(shutdown_on_exit=False)
+        self._provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self.hook = OpenTelemetryHook(self._provider)
+
+    def shown(self) -> str:
+        """Return all that is exported but for numbers of traces and times, as text."""
+        return repr(
+            [
+                (
+                    span.name,
+                    dict(span.attributes or {}),
+                    span.status.description,
+                    [(each.name, dict(each.attributes or {})) for each in span.events],
+                )
+                for span in self._exporter.get_finished_spans()
+            ]
+        )
 
 
 class ByOpenTelemetry:
@@ -61,8 +88,13 @@ class ByOpenTelemetry:
         return {key: value for key, value in found.items() if value}
 
     def shown(self) -> str:
-        data = self._reader.get_metrics_data()
-        return "" if data is None else data.to_json()
+        return repr(
+            [
+                (name, metric.description, metric.unit, dict(point.attributes))
+                for name, (metric, points) in self.points().items()
+                for point in points
+            ]
+        )
 
 
 class ByPrometheus:
@@ -78,7 +110,13 @@ class ByPrometheus:
         return {tuple(sample.labels[each] for each in labels): sample.value for sample in samples if sample.value}
 
     def shown(self) -> str:
-        return generate_latest(self.registry).decode()
+        return repr(
+            [
+                (metric.name, metric.documentation, sample.name, sample.labels)
+                for metric in self.registry.collect()
+                for sample in metric.samples
+            ]
+        )
 
 
 def _text(value: object) -> str:
