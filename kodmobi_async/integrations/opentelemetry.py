@@ -42,7 +42,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from opentelemetry import metrics, trace
+from opentelemetry import trace
 from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -57,22 +57,18 @@ from kodmobi_async._values.hooks import (
     TrackerDegraded,
 )
 from kodmobi_async._version import __version__
-from kodmobi_async.integrations._metrics import Instrument, Kind, Metrics
+from kodmobi_async.integrations._opentelemetry_metrics import SCHEMA, OpenTelemetryMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from opentelemetry.metrics import Meter, MeterProvider
     from opentelemetry.trace import Span, TracerProvider
     from opentelemetry.util.types import AttributeValue
 
     from kodmobi_async._values.hooks import Record
-    from kodmobi_async.integrations._metrics import Key, Measure
 
 __all__ = ("OpenTelemetryHook", "OpenTelemetryMetrics")
 
-# The first version in which all attributes used here have the meaning that they have today.
-_SCHEMA: Final = "https://opentelemetry.io/schemas/1.23.1"
 _PORTS: Final = {"http": 80, "https": 443}
 _TRACE_CONTEXT: Final = TraceContextTextMapPropagator()
 
@@ -104,7 +100,7 @@ class OpenTelemetryHook:
     ) -> None:
         if tracer_provider is not None and not isinstance(tracer_provider, trace.TracerProvider):  # pyright: ignore[reportUnnecessaryIsInstance] not everyone uses a checker
             raise ConfigurationError(f"OpenTelemetryHook takes a TracerProvider, not {type(tracer_provider).__name__}")
-        self._tracer = trace.get_tracer("kodmobi_async", __version__, tracer_provider, _SCHEMA)
+        self._tracer = trace.get_tracer("kodmobi_async", __version__, tracer_provider, SCHEMA)
         if propagator is not None and not isinstance(propagator, TextMapPropagator):  # pyright: ignore[reportUnnecessaryIsInstance] as above
             raise ConfigurationError(f"propagator takes a TextMapPropagator, not {type(propagator).__name__}")
         self._propagator = propagator
@@ -193,44 +189,3 @@ def _type_of(error: BaseException) -> str:
     kind = type(error)
     module = kind.__module__.partition(".")[0] if isinstance(error, KodmobiError) else kind.__module__
     return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
-
-
-class OpenTelemetryMetrics(Metrics):
-    """Measure what a client does. One hook may serve several clients.
-
-    Args:
-        meter_provider: By default the global one.
-
-    Raises:
-        ConfigurationError: This is no meter provider.
-    """
-
-    def __init__(self, meter_provider: MeterProvider | None = None) -> None:
-        if meter_provider is not None and not isinstance(meter_provider, metrics.MeterProvider):  # pyright: ignore[reportUnnecessaryIsInstance] as above
-            raise ConfigurationError(f"OpenTelemetryMetrics takes a MeterProvider, not {type(meter_provider).__name__}")
-        meter = metrics.get_meter("kodmobi_async", __version__, meter_provider, _SCHEMA)
-        super().__init__(lambda instrument: _measure(instrument, meter))
-
-
-def _measure(instrument: Instrument, meter: Meter) -> Measure:
-    """Make an instrument, and return what takes its measurements."""
-    name, unit, description = instrument.name, instrument.unit, instrument.description
-    take: Callable[[float, Mapping[str, AttributeValue]], None]
-    if instrument.kind is Kind.COUNTER:
-        take = meter.create_counter(name, unit, description).add
-    elif instrument.kind is Kind.UP_DOWN_COUNTER:
-        take = meter.create_up_down_counter(name, unit, description).add
-    else:
-        take = meter.create_histogram(
-            name, unit, description, explicit_bucket_boundaries_advisory=instrument.buckets
-        ).record
-    known: dict[Key, Mapping[str, AttributeValue]] = {}
-
-    def measure(amount: float, key: Key) -> None:
-        attributes = known.get(key)
-        if attributes is None:
-            pairs = zip(instrument.attributes, key, strict=True)
-            attributes = known[key] = {name: value for name, value in pairs if value is not None}
-        take(amount, attributes)
-
-    return measure
