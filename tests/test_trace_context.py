@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -234,7 +235,7 @@ async def test_a_propagator_of_ones_own_writes_what_it_likes(service: Service, t
 
 @pytest.mark.parametrize("case", ["no propagator", "no provider", "its beginning was missed"])
 async def test_where_there_is_nothing_to_tell_the_service_is_told_nothing(
-    service: Service, traces: Traces, case: str
+    service: Service, traces: Traces, caplog: pytest.LogCaptureFixture, case: str
 ) -> None:
     class Late(OpenTelemetryHook):
         def __call__(self, record: Record, /) -> None:
@@ -249,6 +250,7 @@ async def test_where_there_is_nothing_to_tell_the_service_is_told_nothing(
     async with KodmobiClient("key", base_url=service.base_url, hooks=[hooks[case]()]) as client:
         await refused(client.send(SESSION, "sms"))
     assert "trace" not in repr(service.heard).lower()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def test_a_context_from_elsewhere_goes_through_where_nothing_is_traced_here(service: Service) -> None:
@@ -266,6 +268,24 @@ async def test_a_context_from_elsewhere_goes_through_where_nothing_is_traced_her
 def test_what_is_no_propagator_is_refused(propagator: Any) -> None:
     with pytest.raises(ConfigurationError, match="propagator takes a TextMapPropagator, not"):
         OpenTelemetryHook(propagator=propagator)
+
+
+async def test_the_sends_of_a_run_belong_to_the_span_that_the_run_was_begun_in(
+    emulator: Emulator, traces: Traces
+) -> None:
+    requests = [(emulator.add_session(), "sms") for _ in range(20)]
+    async with KodmobiClient(
+        emulator.api_key, base_url=emulator.base_url, hooks=[OpenTelemetryHook(traces.provider)]
+    ) as client:
+        with traces.tracer.start_as_current_span("batch") as batch:
+            async with client.send_many(requests, concurrency=4) as outcomes:
+                async for outcome in outcomes:
+                    assert outcome.error is None
+    calls = traces.of_calls()
+    assert len(calls) == 20
+    for span in calls:
+        assert span.parent is not None
+        assert span.parent.span_id == batch.get_span_context().span_id
 
 
 # -- through a queue ---------------------------------------------------------------------------------------------------
