@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from ulid import ULID
 
 from kodmobi_async import (
+    AttemptFinished,
     AuthenticationError,
     BulkStoppedError,
     ClientClosedError,
@@ -39,12 +40,14 @@ from kodmobi_async import (
     SendResult,
     SessionChannel,
 )
-from kodmobi_async._calls.run import ROOM_ASIDE
+from kodmobi_async._calls.run import MOST_POSTPONED
 from kodmobi_async.emulator import Emulator, Fault
 from kodmobi_async.testing import VirtualClockLoop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+
+    from kodmobi_async import Record
 
 WINDOW: Final = 60.0
 DUST: Final = 1e-6
@@ -113,7 +116,7 @@ async def test_of_nothing_comes_nothing(client: KodmobiClient) -> None:
     assert await outcomes_of(client.send_many([])) == []
 
 
-async def test_no_more_are_under_way_than_was_said(emulator: Emulator, client: KodmobiClient) -> None:
+async def test_no_more_are_in_flight_than_was_said(emulator: Emulator, client: KodmobiClient) -> None:
     emulator.script(Fault.delay(1.0), times=20)
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -181,7 +184,7 @@ async def test_a_repeat_without_time_to_wait_is_refused(
     assert len(emulator.ledger) == 1
 
 
-async def test_repeats_wait_aside_and_hold_up_nobody(emulator: Emulator, client: KodmobiClient) -> None:
+async def test_repeats_are_postponed_and_hold_up_nobody(emulator: Emulator, client: KodmobiClient) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     first = emulator.add_session()
@@ -226,7 +229,7 @@ async def test_a_wait_is_not_begun_that_ends_after_the_session(emulator: Emulato
 
 
 async def test_an_earlier_turn_is_taken_first(emulator: Emulator, client: KodmobiClient) -> None:
-    """The one whose turn is sooner comes aside while everybody sleeps until a later one."""
+    """The one whose turn is sooner is postponed while everybody waits for a later one."""
     slow, quick = emulator.add_session(), emulator.add_session()
     emulator.script(Fault.refuse("ERROR_MESSAGE_ATTEMPT", retry_after=50))
     emulator.script(Fault.delay(2.0))
@@ -242,19 +245,19 @@ async def test_an_earlier_turn_is_taken_first(emulator: Emulator, client: Kodmob
     assert order == [quick, slow]
 
 
-async def test_only_so_many_wait_aside_and_then_the_reading_waits(emulator: Emulator, client: KodmobiClient) -> None:
+async def test_only_so_many_are_postponed_and_then_the_reading_waits(emulator: Emulator, client: KodmobiClient) -> None:
     session = emulator.add_session()
     taken: list[int] = []
 
     def requests() -> Iterator[tuple[str, str]]:
-        for number in range(ROOM_ASIDE + 500):
+        for number in range(MOST_POSTPONED + 500):
             taken.append(number)
             yield session, "sms"
 
     async with client.send_many(requests(), concurrency=8, max_wait=10**9) as sends:
         await anext(sends)
         await asyncio.sleep(1)
-        assert ROOM_ASIDE <= len(taken) <= ROOM_ASIDE + 8
+        assert MOST_POSTPONED <= len(taken) <= MOST_POSTPONED + 8
         await anext(sends)
         assert len(emulator.ledger) == 2
 
@@ -334,7 +337,7 @@ async def test_an_input_may_stop_its_run(emulator: Emulator, client: KodmobiClie
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-async def test_those_aside_are_sent_in_time_while_the_input_is_quiet(
+async def test_those_postponed_are_sent_in_time_while_the_input_is_quiet(
     emulator: Emulator, client: KodmobiClient, concurrency: int
 ) -> None:
     session = emulator.add_session()
@@ -352,7 +355,7 @@ async def test_those_aside_are_sent_in_time_while_the_input_is_quiet(
 
 
 @pytest.mark.parametrize("ended", ["not at all", "stopped", "cancelled"])
-async def test_a_request_that_comes_while_those_aside_are_sent_waits_for_its_turn(
+async def test_a_request_that_comes_while_those_postponed_are_sent_waits_for_its_turn(
     emulator: Emulator, client: KodmobiClient, ended: str
 ) -> None:
     session = emulator.add_session()
@@ -381,8 +384,8 @@ async def test_a_request_that_comes_while_those_aside_are_sent_waits_for_its_tur
         assert third - second == pytest.approx(9.0, abs=0.1)
     else:
         assert len(emulator.ledger) == 2
-        under_way = Outcome.UNKNOWN if ended == "cancelled" else None
-        assert ends == Counter([None, under_way, Outcome.NOT_SENT])
+        in_flight = Outcome.UNKNOWN if ended == "cancelled" else None
+        assert ends == Counter([None, in_flight, Outcome.NOT_SENT])
 
 
 async def test_workers_that_somebody_cancels_tell_of_what_they_have_read(
@@ -464,7 +467,7 @@ async def test_a_limit_that_does_not_end_stops_the_run(
 
 
 @pytest.mark.parametrize("between", [Fault.delay(0.0), Fault.refuse("ERROR_SESSION_EXPIRED")])
-async def test_a_limit_that_comes_again_after_other_answers_is_sat_out_again(
+async def test_a_limit_that_comes_again_after_other_answers_pauses_the_run_again(
     emulator: Emulator, client: KodmobiClient, sessions: list[str], between: Fault
 ) -> None:
     for _ in range(10):
@@ -489,7 +492,7 @@ async def test_a_run_that_is_stopped_in_a_pause_ends_at_once(
     assert len(emulator.ledger) == 0
 
 
-async def test_a_limit_without_a_time_is_sat_out_for_a_second(sessions: list[str]) -> None:
+async def test_a_limit_without_a_time_pauses_for_a_second(sessions: list[str]) -> None:
     refusals = [RateLimitedError("x", status=429)]
 
     async def send(request: SendRequest) -> SendResult:
@@ -578,7 +581,7 @@ async def test_a_closed_client_stops_the_run(emulator: Emulator, client: Kodmobi
     assert sum(outcome.error is None for outcome in outcomes) == len(emulator.ledger) == 64
 
 
-async def test_an_account_error_with_requests_aside_gives_each_its_outcome(
+async def test_an_account_error_with_requests_postponed_gives_each_its_outcome(
     emulator: Emulator, client: KodmobiClient
 ) -> None:
     session = emulator.add_session()
@@ -782,7 +785,7 @@ async def test_a_run_that_is_stopped_wakes_those_who_sleep_until_their_turn(
     assert [type(outcome.error).__name__ for outcome in outcomes] == ["NoneType", *["SendInterruptedError"] * 2]
 
 
-async def test_leaving_the_loop_ends_everything_and_tells_what_was_under_way(
+async def test_leaving_the_loop_ends_everything_and_tells_what_was_in_flight(
     emulator: Emulator, client: KodmobiClient
 ) -> None:
     emulator.script(Fault.delay(0.0))
@@ -808,9 +811,7 @@ async def test_leaving_the_loop_ends_everything_and_tells_what_was_under_way(
     assert emulator.requests["send"] == posts
 
 
-async def test_what_is_under_way_comes_to_its_end_when_the_loop_is_left(
-    emulator: Emulator, client: KodmobiClient
-) -> None:
+async def test_what_is_in_flight_is_finished_when_the_loop_is_left(emulator: Emulator, client: KodmobiClient) -> None:
     emulator.script(Fault.delay(0.0))
     emulator.script(Fault.delay(3.0), times=1000)
     taken: list[str] = []
@@ -820,9 +821,7 @@ async def test_what_is_under_way_comes_to_its_end_when_the_loop_is_left(
     assert len(sends.unread) + 1 == len(taken) == len(emulator.ledger)
 
 
-async def test_who_is_cancelled_while_it_comes_to_its_end_waits_no_longer(
-    emulator: Emulator, client: KodmobiClient
-) -> None:
+async def test_a_consumer_that_is_cancelled_again_waits_no_longer(emulator: Emulator, client: KodmobiClient) -> None:
     emulator.script(Fault.silence(), times=1000)
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -839,11 +838,38 @@ async def test_who_is_cancelled_while_it_comes_to_its_end_waits_no_longer(
     assert not [task for task in asyncio.all_tasks() if "_work" in repr(task)]
 
 
-async def test_what_was_set_aside_is_told_too_when_the_loop_is_left(emulator: Emulator, client: KodmobiClient) -> None:
+async def test_what_was_postponed_is_told_too_when_the_loop_is_left(emulator: Emulator, client: KodmobiClient) -> None:
     session = emulator.add_session()
     async with client.send_many([(session, "sms")] * 3, max_wait=100.0) as sends:
         await anext(sends)
     assert [outcome.error.outcome for outcome in sends.unread if outcome.error] == [Outcome.NOT_SENT] * 2
+
+
+async def test_a_loop_that_is_left_among_those_not_sent_any_more_loses_none(
+    emulator: Emulator, client: KodmobiClient
+) -> None:
+    session = emulator.add_session()
+    async with client.send_many([(session, "sms")] * 4, max_wait=100.0) as sends:
+        await anext(sends)
+        sends.stop()
+        await anext(sends)
+    assert sends.done == 2
+    assert len(sends.unread) == 2
+
+
+async def test_a_limit_that_comes_after_a_stop_is_the_outcome_of_its_request_and_no_failure(
+    emulator: Emulator, sessions: list[str]
+) -> None:
+    emulator.script(Fault.answer(429, {"Retry-After": "100"}), times=10_000)
+
+    def stop(record: Record) -> None:
+        if isinstance(record, AttemptFinished):
+            sends.stop()
+
+    async with KodmobiClient(emulator.api_key, base_url=emulator.base_url, hooks=[stop]) as client:
+        sends = client.send_many([(session, "sms") for session in sessions], concurrency=1)
+        outcomes = await outcomes_of(sends)
+    assert [type(outcome.error) for outcome in outcomes] == [RateLimitedError]
 
 
 async def test_a_loop_that_is_left_without_a_word_leaves_nothing_running(

@@ -257,6 +257,16 @@ class Notes:
             assert not (not_done and codes)
             assert blocked == pytest.approx(0.0 if not_done else WINDOW, abs=0.3)
 
+    def judge_other(self, name: str, *, seen: int, has_begun: bool) -> None:
+        """See that hooks were told of one end, and that it denies nothing that the service saw."""
+        ends = [record for record in self.records if isinstance(record, CallFinished)]
+        assert [end.cancelled for end in ends] == [True] * has_begun
+        for end in ends:
+            if name not in ("check", "verify"):
+                assert end.outcome is Outcome.NOT_SENT
+            elif seen:
+                assert end.outcome in (Outcome.UNKNOWN, Outcome.ACCEPTED)
+
 
 @attrs.frozen
 class Target:
@@ -369,6 +379,79 @@ def test_a_call_cancelled_at_any_turn_is_cancelled_and_its_slot_is_right(situati
         for times, turn in enumerate(turns(situation.stride)):
             try:
                 if not await tried(turn):
+                    assert times >= 5
+                    return
+            except BaseException as failure:
+                failure.add_note(f"cancelled before turn {turn}")
+                raise
+
+    with asyncio.Runner(loop_factory=TurnByTurnLoop) as runner:
+        runner.run(main())
+
+
+# -- the calls that send no code --------------------------------------------------------------------------------------
+
+OTHER_CALLS: Final[dict[str, Callable[[KodmobiClient, str, str, str], Coroutine[Any, Any, object]]]] = {
+    "channels": lambda client, session, _code, _token: client.channels(session),
+    "settings": lambda client, session, _code, _token: client.settings(session),
+    "create": lambda client, _session, _code, _token: client.create(RECIPIENT),
+    "check": lambda client, session, code, _token: client.check(session, code),
+    "verify": lambda client, _session, _code, token: client.verify(token),
+}
+
+
+async def other_call_cancelled_before(turn: int, name: str, *, warm: bool, lost: bool) -> bool:
+    """Cancel a call before a turn, and judge what is said of it; ``False`` if it was over by then."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, TurnByTurnLoop)
+    notes = Notes()
+    async with Emulator(session_lifetime=3600.0) as emulator:
+        key, secret_key, address = emulator.api_key, emulator.secret_key, emulator.base_url
+        async with (
+            KodmobiClient(key, secret_key=secret_key, base_url=address) as other,
+            KodmobiClient(key, secret_key=secret_key, base_url=address, hooks=[notes]) as client,
+        ):
+            session = str((await other.create(RECIPIENT, channel=CHANNEL, send=True)).session_id)
+            code, token = emulator.last_code(RECIPIENT), ""
+            if name == "verify":
+                token = (await other.check(session, code)).verify_token
+            if warm:
+                await client.settings()
+            if lost:
+                emulator.script(Fault.close(), endpoint=name)
+            notes.records.clear()
+            before, was_cancelled = emulator.requests[name], False
+            calling = asyncio.ensure_future(OTHER_CALLS[name](client, session, code, token))
+
+            def cancel() -> None:
+                nonlocal was_cancelled
+                was_cancelled = calling.cancel()
+
+            loop.before_turn(turn, cancel)
+            await asyncio.wait([calling])
+            loop.before_turn(-1, list)
+            if not was_cancelled:
+                if not lost:
+                    calling.result()
+                elif calling.exception() is None:
+                    assert name not in ("check", "verify")
+                return False
+            assert calling.cancelled()
+            await asyncio.sleep(1.5)  # what is late comes in this time
+            notes.judge_other(name, seen=emulator.requests[name] - before, has_begun=turn > 0)
+            emulator.clear_faults()
+            await client.settings()
+    return True
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("name", OTHER_CALLS)
+def test_every_other_call_cancelled_at_any_turn_says_what_is_known(name: str, *, warm: bool, lost: bool) -> None:
+    async def main() -> None:
+        for times, turn in enumerate(turns(1)):
+            try:
+                if not await other_call_cancelled_before(turn, name, warm=warm, lost=lost):
                     assert times >= 5
                     return
             except BaseException as failure:

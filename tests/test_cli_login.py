@@ -15,10 +15,12 @@ from background import Background, emulator_in_background
 
 from kodmobi_async.cli import main
 from kodmobi_async.emulator import Fault
+from kodmobi_async.testing import movable_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import Self
 
 PHONE: Final = "+14155550123"
 
@@ -86,9 +88,9 @@ def test_a_code_that_was_sent_before_has_an_exit_code_of_its_own(
 
 def test_a_lost_response_is_told(service: Background, capsys: pytest.CaptureFixture[str]) -> None:
     service.call(service.emulator.script, Fault.close(process=True), endpoint="create")
-    service.call(service.emulator.script, Fault.answer(500), endpoint="settings")
-    assert main(["create", PHONE, "--channel", "sms"]) == 0
-    assert "confirmed" not in capsys.readouterr().out
+    assert main(["create", PHONE, "--channel", "sms", "--send"]) == 0
+    assert "confirmed  its response was lost" in capsys.readouterr().out
+    assert len(service.emulator.ledger) == 1
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -217,6 +219,30 @@ def test_another_code_that_the_service_refuses_is_told_and_the_login_goes_on(
     assert "too soon" in capsys.readouterr().err
 
 
+def test_another_code_is_sent_at_once_where_the_channel_is_free_already(
+    service: Background, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with movable_clock() as clock:
+
+        def when_the_window_has_ended() -> str:
+            clock.advance(2)
+            return ""
+
+        types(monkeypatch, when_the_window_has_ended, code_of(service))
+        assert main(["login", PHONE, "--channel", "sms"]) == 0
+    assert "is blocked" not in capsys.readouterr().err
+    assert len(service.emulator.ledger) == 2
+
+
+def test_a_session_whose_end_is_not_known_is_shown_without_one(
+    service: Background, capsys: pytest.CaptureFixture[str]
+) -> None:
+    body: dict[str, object] = {"session_id": "01K8N1VMPN0EE389K72YW0CBM2", "session_expired_at": None, "channels": []}
+    service.call(service.emulator.script, Fault.answer(200, body=body), endpoint="create")
+    assert main(["create", PHONE]) == 0
+    assert "ends in" not in capsys.readouterr().out
+
+
 def test_a_code_that_others_have_sent_is_still_good(
     service: Background, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,36 +262,55 @@ def test_an_emulated_create_shows_the_code_that_would_have_arrived(
     assert "emulated: over telegram would have arrived: " in capsys.readouterr().err
 
 
+class Terminal:
+    """The program at a terminal."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._primary, secondary = pty.openpty()
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("KODMOBI_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "kodmobi_async", *arguments],
+            stdin=secondary,
+            stdout=secondary,
+            stderr=secondary,
+            env=environment,
+        )
+        os.close(secondary)
+        self.seen = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._primary)
+
+    def until(self, words: str) -> None:
+        while words not in self.seen:
+            self.seen += os.read(self._primary, 4096).decode()
+
+    def type(self, text: bytes) -> None:
+        os.write(self._primary, text)
+
+
 def test_a_login_in_a_terminal_asks_again_after_a_wrong_code() -> None:
-    primary, secondary = pty.openpty()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("KODMOBI_")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "kodmobi_async", "login", PHONE, "--emulate"],
-        stdin=secondary,
-        stdout=secondary,
-        stderr=secondary,
-        env=environment,
-    )
-    os.close(secondary)
-    seen = ""
+    with Terminal("login", PHONE, "--emulate") as terminal:
+        terminal.until("would have arrived: ")
+        terminal.until("Code (Enter alone sends another one): ")
+        code = terminal.seen.partition("would have arrived: ")[2][:6]
+        terminal.type(b"12\n")
+        terminal.until("a code has 4 to 10 letters and digits")
+        terminal.type(("000000" if code != "000000" else "111111").encode() + b"\n")
+        terminal.until("Wrong code.")
+        terminal.type(f"{code}\n".encode())
+        terminal.until(f"Logged in: {PHONE}")
+        assert terminal.process.wait(timeout=30) == 0
 
-    def until(words: str) -> None:
-        nonlocal seen
-        while words not in seen:
-            seen += os.read(primary, 4096).decode()
 
-    try:
-        until("would have arrived: ")
-        until("Code (Enter alone sends another one): ")
-        code = seen.partition("would have arrived: ")[2][:6]
-        os.write(primary, b"12\n")
-        until("a code has 4 to 10 letters and digits")
-        os.write(primary, ("000000" if code != "000000" else "111111").encode() + b"\n")
-        until("Wrong code.")
-        os.write(primary, f"{code}\n".encode())
-        until(f"Logged in: {PHONE}")
-        assert process.wait(timeout=30) == 0
-    finally:
-        process.kill()
-        process.wait()
-        os.close(primary)
+def test_a_terminal_that_is_closed_ends_a_login() -> None:
+    with Terminal("login", PHONE, "--emulate") as terminal:
+        terminal.until("Code (Enter alone sends another one): ")
+        terminal.type(b"\x04")
+        terminal.until("nothing was typed")
+        assert terminal.process.wait(timeout=30) == 2

@@ -30,6 +30,7 @@ from kodmobi_async import (
     SendResult,
     ServerError,
 )
+from kodmobi_async._rules.exchange import Progress
 from kodmobi_async.emulator import Emulator, Fault
 from kodmobi_async.testing import VirtualClockLoop
 
@@ -88,6 +89,12 @@ async def test_the_connection_that_brought_another_sessions_answer_is_closed(
         assert emulator.connections == 1
         await client.channels(session)
         assert emulator.connections == 2
+
+
+def test_an_answer_is_foreign_even_if_its_connection_is_not_known() -> None:
+    progress = Progress()
+    progress.disown()
+    assert progress.foreign
 
 
 async def test_another_sessions_answer_is_unknown_where_nothing_is_repeated(emulator: Emulator, session: str) -> None:

@@ -17,7 +17,7 @@ import sys
 import traceback
 import tracemalloc
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import aiohttp
@@ -37,12 +37,18 @@ from kodmobi_async import (
     TransportError,
     UnreadableResponseError,
 )
+from kodmobi_async._calls.create import slot_of
+from kodmobi_async._rules.call import Repeat
 
 if TYPE_CHECKING:
     from typing import Self
 
 SESSION: Final = "01K8N1VMPN0EE389K72YW0CBM2"
 KEY: Final = "canary/8f4e1c"
+SECRET_KEY: Final = "canary/2b7d90"
+PHONE: Final = "+14155550123"
+CODE: Final = "830274"
+TOKEN: Final = "canary/51c0e8"
 MEBIBYTE: Final = 1 << 20
 MOST_MEMORY: Final = 16_000_000
 FOREVER: Final = math.inf
@@ -133,6 +139,16 @@ GZIP, ZLIB, RAW = 31, 15, -15
 BOMB: Final = deflated(300, GZIP)
 EMPTY_MEMBER: Final = deflated(0, GZIP)
 EMPTY_BLOCK: Final = b"\x00\x00\x00\xff\xff"
+
+
+# The calls beside `send` and `channels`.
+CALLS: Final[dict[str, tuple[Callable[[KodmobiClient], Awaitable[object]], Repeat]]] = {
+    "settings": (lambda client: client.settings(), Repeat.AT_WILL),
+    "create": (lambda client: client.create(PHONE), Repeat.AT_WILL),
+    "create, sending": (lambda client: client.create(PHONE, channel="sms", send=True), Repeat.IN_WINDOW),
+    "check": (lambda client: client.check(SESSION, CODE), Repeat.NEVER),
+    "verify": (lambda client: client.verify(TOKEN), Repeat.NEVER),
+}
 
 
 # -- the rows ----------------------------------------------------------------------------------------------------------
@@ -338,13 +354,14 @@ def chain_of(error: BaseException) -> list[BaseException]:
     return chain
 
 
-def assert_holds_no_key(error: BaseException) -> None:
-    """See that neither an error, nor what it came from, nor the variables on its way out show the key."""
+def assert_holds_no_key(error: BaseException, *secrets: str) -> None:
+    """See that neither an error, nor what it came from, nor the variables on its way out show a secret."""
     for link in chain_of(error):
         shown = f"{link} {link!r} {link.args!r} {vars(link)!r}"
         shown += "".join(traceback.TracebackException.from_exception(link, capture_locals=True).format())
-        assert KEY not in shown
-        assert KEY not in pickle.dumps(link).decode("latin-1")
+        for secret in secrets or (KEY,):
+            assert secret not in shown
+            assert secret not in pickle.dumps(link).decode("latin-1")
 
 
 class Measured:
@@ -370,11 +387,11 @@ class Measured:
 @contextlib.asynccontextmanager
 async def client_of(service: Service, pool: str) -> AsyncIterator[KodmobiClient]:
     if pool == "owned":
-        async with KodmobiClient(KEY, base_url=service.base_url) as client:
+        async with KodmobiClient(KEY, secret_key=SECRET_KEY, base_url=service.base_url) as client:
             yield client
     else:
         async with aiohttp.ClientSession() as session:
-            yield KodmobiClient(KEY, base_url=service.base_url, session=session)
+            yield KodmobiClient(KEY, secret_key=SECRET_KEY, base_url=service.base_url, session=session)
 
 
 @pytest.mark.parametrize("pool", ["owned", "borrowed"])
@@ -401,6 +418,28 @@ class TestEveryHostileAnswer:
             assert took.bytes < MOST_MEMORY
             assert service.asked("GET") == row.gets
             assert_holds_no_key(caught.value)
+
+    @pytest.mark.parametrize("name", CALLS)
+    async def test_to_every_other_call(self, row: Row, pool: str, name: str) -> None:
+        call, repeat = CALLS[name]
+        async with Service(row.pieces) as service, client_of(service, pool) as client:
+            with Measured() as took, pytest.raises(KodmobiError) as caught:
+                await call(client)
+            reads = repeat is Repeat.AT_WILL
+            assert type(caught.value) is (row.channels if reads else row.send)
+            assert caught.value.outcome is (Outcome.NOT_SENT if reads else row.outcome)
+            assert took.seconds <= 30
+            assert took.bytes < MOST_MEMORY
+            if repeat is Repeat.NEVER:
+                assert len(service.requests) == 1
+            elif reads:
+                assert len(service.requests) == row.gets
+            else:
+                assert 1 <= len(service.requests) <= 2 * row.posts
+                blocked = 0 if row.outcome is Outcome.REFUSED else 60
+                left = await client._cooldowns.remaining(slot_of(PHONE), "sms")
+                assert left == pytest.approx(blocked, abs=0.001)
+            assert_holds_no_key(caught.value, KEY, SECRET_KEY, PHONE, CODE, TOKEN)
 
 
 # -- what nobody has thought of ----------------------------------------------------------------------------------------

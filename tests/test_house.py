@@ -56,6 +56,7 @@ ROOMS = {
         "verdicts",
         "retry",
     ),
+    "_shared": ("operations", "keys", "reservation", "backlog", "store", "tracker"),
     "_io": ("pool", "transport"),
     "_calls": (
         "engine",
@@ -67,6 +68,7 @@ ROOMS = {
         "fallback",
         "countdown",
         "source",
+        "postponed",
         "run",
         "bulk",
         "client",
@@ -145,6 +147,13 @@ def test_imports_go_upwards_only(module: str) -> None:
     above = [f"kodmobi_async.{other}" for other in MODULES[: MODULES.index(module)]]
     ours = {name for name in modules()[module] if comes_from(name, "kodmobi_async")}
     assert {name for name in ours if not any(comes_from(name, other) for other in above)} == set()
+
+
+def test_a_module_of_more_than_300_lines_says_why() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        source = path.read_text("utf-8")
+        if source.count("\n") > 300:
+            assert "\nAbove 300 lines: " in (ast.get_docstring(ast.parse(source)) or ""), path.relative_to(PACKAGE)
 
 
 def test_only_the_transport_and_its_pool_know_aiohttp() -> None:

@@ -34,8 +34,8 @@ async def client(emulator: Emulator) -> AsyncIterator[KodmobiClient]:
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    caplog.set_level(logging.DEBUG, logger="kodmobi_async")
     caplog.set_level(logging.WARNING, logger="kodmobi_async.emulator")  # it runs in this process
+    caplog.set_level(logging.DEBUG, logger="kodmobi_async")
     return caplog
 
 

@@ -36,6 +36,7 @@ from kodmobi_async import (
     UnreadableResponseError,
     WrongCodeError,
 )
+from kodmobi_async._calls.countdown import countdown
 from kodmobi_async.emulator import Emulator, Fault
 
 if TYPE_CHECKING:
@@ -502,7 +503,16 @@ async def test_the_settings_say_what_a_login_page_has_to_know() -> None:
         assert (await client.settings(session.session_id)).code == settings.code
 
 
-@pytest.mark.parametrize("change", [{"code": None}, {"code": {"length": -1}}, {"project": []}, {"challenge": {}}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"code": None},
+        {"code": {"length": -1}},
+        {"code": {"length": 6, "digits": 1, "letters": False}},
+        {"project": []},
+        {"challenge": {}},
+    ],
+)
 async def test_settings_of_another_shape_are_unreadable(
     emulator: Emulator, client: KodmobiClient, change: dict[str, object]
 ) -> None:
@@ -652,6 +662,15 @@ async def test_a_countdown_ends_with_the_session() -> None:
         assert loop.time() - began == pytest.approx(10, abs=1.1)
         assert counted[:3] == [60, 56, 52]
         assert 0 not in counted
+
+
+async def test_a_countdown_keeps_quiet_about_what_its_timer_left_over() -> None:
+    left = iter([1.5, 0.5, 0.0004, 0.0])
+
+    async def remaining() -> float:
+        return next(left)
+
+    assert [each async for each in countdown(remaining, lambda: None, 1.0)] == [1.5, 0.5, 0.0]
 
 
 @pytest.mark.parametrize("every", [0, -1, math.nan, math.inf, "1"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import runpy
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -69,6 +71,15 @@ def test_the_program_prints_the_address_and_ends_when_it_is_told_to() -> None:
         )
         assert taken.returncode == 2
         assert f"cannot listen on port {port}" in taken.stderr
+        asked = urllib.request.Request(
+            f"{address}login/start", json.dumps({"to": PHONE}).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(asked, timeout=30) as response:
+            assert response.status == 200
+        assert process.stdout is not None
+        assert next(
+            re.match(rf"  {re.escape(PHONE)}  telegram  [0-9]{{6}}$", line) for line in process.stdout if PHONE in line
+        )
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 0
 

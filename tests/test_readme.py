@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
 import json
 import re
 import subprocess
 import sys
+import tomllib
 import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import httpx
 import pytest
 from test_house import PACKAGE, ROOMS
 
@@ -21,9 +24,12 @@ from kodmobi_async import KodmobiClient, KodmobiError, Limits, Outcome, RetryPol
 from kodmobi_async.cli._exits import ExitCode
 from kodmobi_async.emulator import Emulator, Fault
 from kodmobi_async.redis import RedisCooldownTracker
+from kodmobi_async.testing import VirtualClockLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+pytest_plugins = ["pytester"]
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 
@@ -97,9 +103,68 @@ async def test_the_example_of_many_sends_names_what_became_of_each(
 
 
 def test_the_example_of_a_test_passes_as_it_stands() -> None:
-    command = [sys.executable, "-c", block_with("VirtualClockLoop")]
+    command = [sys.executable, "-c", block_with("with asyncio.Runner(loop_factory=VirtualClockLoop)")]
     done = subprocess.run(command, check=False, capture_output=True, encoding="utf-8", timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_example_of_a_login_logs_somebody_in(capsys: pytest.CaptureFixture[str]) -> None:
+    example = loaded(block_with("async def log_in("))
+    with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
+        runner.run(example["main"]())
+    *counted, wrong, done = capsys.readouterr().out.splitlines()
+    assert counted == [f"another code in {left} s" for left in (60, 40, 20, 0)]
+    assert wrong == "that code is wrong"
+    assert done == "+14155550123 is logged in"
+
+
+async def test_the_example_of_a_login_page_answers(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KODMOBI_API_KEY", emulator.api_key)
+    monkeypatch.setenv("KODMOBI_SECRET_KEY", emulator.secret_key)
+    monkeypatch.setenv("KODMOBI_BASE_URL", emulator.base_url)
+    app = loaded(block_with("login_router"))["app"]
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://service") as browser,
+    ):
+        started = await browser.post("/login/start", json={"to": "+14155550123", "channel": "sms"})
+        assert started.status_code == 200
+        code = emulator.last_code("+14155550123")
+        checked = await browser.post("/login/check", json={"code": code})
+        assert checked.json() == {"user": "+14155550123"}
+
+
+def test_the_example_of_a_test_with_fixtures_passes(pytester: pytest.Pytester) -> None:
+    service = Path(__file__).parents[1] / "examples/testing/service.py"
+    pytester.makepyfile(service=service.read_text("utf-8"))
+    pytester.makepyfile(
+        test_it="""
+import pytest
+from fastapi.testclient import TestClient
+
+
+@pytest.fixture
+def browser(kodmobi_env):
+    from service import app
+
+    with TestClient(app) as browser:
+        yield browser
+
+
+"""
+        + block_with("def test_a_second_click_comes_too_soon")
+    )
+    pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+async def test_the_example_of_a_configuration_is_one() -> None:
+    (example,) = blocks("toml")
+    async with Emulator.from_config(tomllib.loads(example)) as emulator:
+        assert len(emulator.session_ids) == 1
+        async with KodmobiClient(emulator.api_key, base_url=emulator.base_url) as client:
+            session_id = next(iter(emulator.session_ids))
+            assert (await client.send(session_id, "sms")).attempts == 2
+            assert {channel.type for channel in await client.channels(session_id)} == {"telegram", "sms", "email"}
 
 
 def test_every_python_block_is_python_and_takes_only_public_names() -> None:

@@ -48,10 +48,10 @@ pytestmark = pytest.mark.real_clock
 
 async def back_to_normal(tracker: RedisCooldownTracker) -> None:
     """Wait until the tracker has reached its server again, and has no pending writes."""
-    if tracker._server.flusher is not None:
-        await asyncio.wait_for(asyncio.shield(tracker._server.flusher), 30.0)
-    assert not tracker._server.outage
-    assert not tracker._server.backlog
+    if tracker._store.flusher is not None:
+        await asyncio.wait_for(asyncio.shield(tracker._store.flusher), 30.0)
+    assert not tracker._store.outage
+    assert not tracker._store.backlog
 
 
 async def assert_shared(one: RedisCooldownTracker, other: RedisCooldownTracker) -> None:
@@ -487,7 +487,7 @@ async def assert_wrong(server: str, words: str) -> None:
             shown = "".join(traceback.format_exception(caught.value))
             assert "hunter2" not in shown
             assert "127.0.0.1" not in shown
-        assert tracker._server.outage is None
+        assert tracker._store.outage is None
 
 
 @pytest.mark.parametrize(
@@ -525,7 +525,7 @@ async def test_a_node_of_a_cluster_is_a_wrong_set_up(cluster: Cluster) -> None:
         wrong = [result for result in results if isinstance(result, ConfigurationError)]
         assert 0 < len(wrong) < 30  # this node serves some of them
         assert "redis+cluster" in str(wrong[0])
-        assert tracker._server.outage is None
+        assert tracker._store.outage is None
 
 
 async def test_a_replica_is_a_wrong_set_up() -> None:
@@ -575,7 +575,7 @@ async def test_a_set_up_that_turns_out_wrong_when_an_outage_ends_is_told() -> No
             assert held.window == "local"
             await tracker.start(held, 60.0)
             valkey.start()
-            await asyncio.to_thread(wait_until, lambda: tracker._server.outage is None)
+            await asyncio.to_thread(wait_until, lambda: tracker._store.outage is None)
             with pytest.raises(ConfigurationError, match="user and password"):
                 await tracker.acquire(OTHER, "sms", lease=LEASE)
             await tracker.observe(OTHER, "sms", 30.0)  # which does not fail for it

@@ -30,10 +30,10 @@ from kodmobi_async import (
     TrackerDegraded,
     WrongLoopError,
 )
+from kodmobi_async._shared.operations import Operation, Unavailable
 from kodmobi_async.redis import RedisCooldownTracker
 from kodmobi_async.redis._address import open_backend
-from kodmobi_async.redis._pipeline import Pipeline, Unavailable
-from kodmobi_async.redis._scripts import READ
+from kodmobi_async.redis._pipeline import Pipeline
 from kodmobi_async.redis._subscription import Subscription
 
 if TYPE_CHECKING:
@@ -418,12 +418,12 @@ async def test_a_command_that_is_cancelled_before_its_batch_is_not_sent(valkey: 
     backend = open_backend(valkey.url, timeout=1.0)
     pipeline = Pipeline(backend, timeout=1.0)
     before = valkey.scripts_run()
-    pipeline.execute(READ, "key").cancel()
+    pipeline.execute(Operation.READ, "key").cancel()
     await asyncio.sleep(0.01)
     assert valkey.scripts_run() == before
-    assert await pipeline.execute(READ, "key") == (0, 0)
+    assert await pipeline.execute(Operation.READ, "key") == (0, 0)
     with paused(valkey):
-        waiting = pipeline.execute(READ, "key")
+        waiting = pipeline.execute(Operation.READ, "key")
         await asyncio.sleep(0.01)
         await pipeline.aclose()
     await backend.aclose()
@@ -482,7 +482,7 @@ async def test_a_slot_that_the_flusher_settles_first_is_settled_once(
     with pytest.raises(asyncio.CancelledError):
         await cancelled
     await asyncio.sleep(0.01)
-    assert len(unsure._server.backlog) == 1
+    assert len(unsure._store.backlog) == 1
     proxy.lose_next = 1
     await unsure.start(second, 60.0)  # repeated when the flusher has long written both
     assert (proxy.lost, second.window) == (1, "shared")
@@ -516,10 +516,10 @@ def own_valkey() -> Iterator[Valkey]:
 
 async def back_to_normal(tracker: RedisCooldownTracker) -> None:
     """Wait until the tracker has reached its server again, and has no pending writes."""
-    if tracker._server.flusher is not None:
-        await asyncio.wait([tracker._server.flusher])
-    assert not tracker._server.outage
-    assert not tracker._server.backlog
+    if tracker._store.flusher is not None:
+        await asyncio.wait([tracker._store.flusher])
+    assert not tracker._store.outage
+    assert not tracker._store.backlog
 
 
 @contextlib.contextmanager
@@ -585,7 +585,7 @@ async def test_a_server_that_stays_unavailable_is_tried_again_and_again(
         await tracker.release(unused)
         await tracker.start(held, 60.0)
         await asyncio.sleep(0.4)
-        assert len(tracker._server.backlog) == 1
+        assert len(tracker._store.backlog) == 1
     await back_to_normal(tracker)
     assert 58.0 < await other.remaining(SESSION, "sms") <= 60.0
     assert await other.remaining(SESSION, "email") == 0.0

@@ -107,11 +107,13 @@ def test_an_emulator_takes_its_settings_and_refuses_wrong_ones() -> None:
 
 
 def test_no_thread_is_left_of_an_emulator() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())  # one of another test may end meanwhile
+    started: set[threading.Thread] = set()
     with contextlib.suppress(ZeroDivisionError), running_emulator():
-        assert threading.active_count() == before + 1
+        started = set(threading.enumerate()) - before
         raise ZeroDivisionError
-    assert threading.active_count() == before
+    assert len(started) == 1
+    assert not any(thread.is_alive() for thread in started)
 
 
 class WithUnittest(unittest.TestCase):

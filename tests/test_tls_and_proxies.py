@@ -1,8 +1,7 @@
 """TLS and proxies: each way in which they fail, judged by what the server and the proxy saw.
 
-A pool of the client's own trusts the system's authorities and knows no proxy, and nothing public changes that; so it
-meets here the rows that need neither, and those that need an authority of ours in a process of its own. A borrowed
-session meets every row.
+Every row runs on a pool of the client's own (``ssl=``, ``proxy=``) and on a borrowed session, but for those that only a
+session can be told of.
 """
 
 from __future__ import annotations

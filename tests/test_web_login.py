@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -15,8 +16,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from kodmobi_async import ConfigurationError, KodmobiClient, VerifiedUser
+from kodmobi_async import ConfigurationError, KodmobiClient, SessionExpiredError, VerifiedUser
 from kodmobi_async.emulator import Emulator, Fault
+from kodmobi_async.integrations._attempts import REMEMBERED, Attempts
+from kodmobi_async.integrations._login import LoginFlow, _Login
 from kodmobi_async.integrations.aiohttp import kodmobi_context, kodmobi_errors, login_routes
 from kodmobi_async.integrations.fastapi import add_kodmobi_errors, kodmobi_lifespan, login_router
 
@@ -221,6 +224,32 @@ async def test_a_body_of_another_shape_is_refused(
     status, _, _ = await browser("POST", path, body)
     assert status in (400, 422)
     assert not emulator.requests
+
+
+async def test_a_body_that_is_no_json_is_refused(emulator: Emulator, browser: Browser) -> None:
+    status, _, _ = await browser._request("POST", "/login/start", '{"to":', {"Content-Type": "application/json"})
+    assert status in (400, 422)
+    assert not emulator.requests
+
+
+async def test_a_cookie_outlives_no_login(emulator: Emulator) -> None:
+    flow = LoginFlow(SECRET)
+    async with opener(emulator)() as client:
+        _, cookie = await flow.start(client, PHONE, "sms", None)
+        assert (await flow.state(client, cookie.value)).to == "+1•••••0123"
+        ended = flow._cookie(_Login("01K8N1VMPN0EE389K72YW0CBM2", time.time() - 1, "x"))
+        with pytest.raises(SessionExpiredError):
+            await flow.state(client, ended.value)
+
+
+async def test_attempts_are_remembered_of_so_many_keys_alone() -> None:
+    attempts = Attempts(1, 60.0)
+    assert attempts.take("first") == 0
+    assert attempts.take("first") == pytest.approx(60)
+    for number in range(REMEMBERED):
+        attempts.take(str(number))
+    assert len(attempts._counts) == REMEMBERED
+    assert attempts.take("first") == 0
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded"])

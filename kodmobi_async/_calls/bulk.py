@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     from kodmobi_async._values.models import SendResult
 
 PAUSES_IN_A_ROW: Final = 3
-"""How often a run sits out a limit of the account with no other answer in between."""
+"""How often a run pauses for a limit of the account with no other answer in between."""
 
 
 class SendMany(AsyncIterator[SendOutcome]):
     """The outcomes of many sends, as they finish.
 
-    When the loop over it is left early, nothing more is begun, and what is under way gets ``grace`` seconds to come to
-    its end. Use ``async with``, or call `aclose`, to know when that is over and to find in `unread` what became of it.
+    When the loop over it is left early, nothing more is begun, and what is in flight gets ``grace`` seconds to finish.
+    Use ``async with``, or call `aclose`, to wait for that; `unread` then has the outcomes.
 
     Args:
         requests: What to send; each a `SendRequest` or a pair.
         send: Sends one, without waiting for its cooldown.
         remaining: Says how long a request's channel is still blocked, in seconds.
         worth_waiting: Returns how much of a wait makes sense for a request; by default all of it.
-        concurrency: How many are under way at most.
+        concurrency: How many are in flight at most.
         max_wait: Seconds that a request waits for its cooldown.
-        grace: Seconds for what is under way when the loop is left early; then it is cancelled.
-        pauses: How often the run sits out a limit of the account with no other answer in between.
+        grace: Seconds for what is in flight when the loop is left early; then it is cancelled.
+        pauses: How often the run pauses for a limit of the account with no other answer in between.
         on_stop: Called when nothing more is begun.
 
     Raises:
@@ -80,7 +80,7 @@ class SendMany(AsyncIterator[SendOutcome]):
 
     @property
     def paused_for(self) -> float:
-        """Seconds for which the run still sits out a limit of the account; 0.0 = it goes on."""
+        """Seconds for which the run still pauses for a limit of the account; 0.0 = it goes on."""
         return self._run.paused_for
 
     def __aiter__(self) -> Self:
@@ -103,11 +103,11 @@ class SendMany(AsyncIterator[SendOutcome]):
         await self.aclose()
 
     def stop(self) -> None:
-        """Begin nothing more. What is under way comes to its end and is handed out; then the iteration is over."""
+        """Begin nothing more. What is in flight is finished and handed out; then the iteration is over."""
         self._run.stop()
 
     async def aclose(self) -> None:
-        """Begin nothing more, and wait until nothing is under way. Whoever is cancelled here waits no longer.
+        """Begin nothing more, and wait until nothing is in flight; a caller that is cancelled waits no longer.
 
         Where another task is iterating, it gets the outcomes that are left.
         """

@@ -17,7 +17,7 @@ from ulid import ULID
 
 from kodmobi_async._calls.login import perform
 from kodmobi_async._calls.send import are_alike, began_elsewhere, began_since
-from kodmobi_async._rules.call import Call, Repeat
+from kodmobi_async._rules.call import Repeat, SendingCall
 from kodmobi_async._rules.requests import create_request
 from kodmobi_async._rules.responses import read_session
 from kodmobi_async._rules.verdicts import Verdict
@@ -40,7 +40,7 @@ _IN_FLIGHT: Final = "create"
 _ANY_CHANNEL: Final = "any"
 
 
-class Create(Call[Session]):
+class Create(SendingCall[Session]):
     """One ``create``.
 
     Args:
@@ -98,9 +98,9 @@ class Create(Call[Session]):
         blocked since, the service may have sent over that one, so there is no repeat. If the channel asked for is
         blocked by an older window, nothing was sent, and nothing would be by a repeat.
         """
-        asking = create_request(self.recipient, None, send=False)
-        asking.headers = self.request.headers
-        session = await engine.ask(self, asking, read_session)
+        query = create_request(self.recipient, None, send=False)
+        query.headers = self.request.headers
+        session = await engine.query(self, query, read_session)
         if session is None:
             return verdict
         sent_to = self._sent_by_this(attrs.evolve(session, sent_to=None))
@@ -121,7 +121,8 @@ class Create(Call[Session]):
             return session.sent_to  # the service says so, and nothing of when
         began = min(self.first_unknown, self.attempt_began)
         age = asyncio.get_running_loop().time() - began
-        is_new = session.expires_in is not None and session.expires_in >= SESSION_LIFETIME - age - GRAIN
+        lives = math.inf if session.expires_in is None else session.expires_in
+        is_new = SESSION_LIFETIME - age - GRAIN <= lives <= SESSION_LIFETIME + GRAIN
         blocked = (each for each in listed if each.timeout > 0)
         return next((each.type for each in blocked if is_new or began_since(began, each, self.window)), None)
 
@@ -154,7 +155,7 @@ class Creates:
         slot = slot_of(call.recipient)
         while True:
             try:
-                session = await self._slots.patiently(call, self._acquire, max_wait)
+                session = await self._slots.send(call, self._acquire, max_wait)
             except CooldownError as error:
                 raise _about_recipient(error, call) if error.session_id == slot else error from None
             finally:

@@ -10,7 +10,7 @@ import asyncio
 import functools
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kodmobi_async._rules.call import Read, Repeat
+from kodmobi_async._rules.call import Call, Read, Repeat, SendingCall
 from kodmobi_async._rules.exchange import Progress
 from kodmobi_async._rules.pacing import Gate, RetryBudget
 from kodmobi_async._rules.requests import is_channel
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from kodmobi_async._io.transport import Transport
-    from kodmobi_async._rules.call import Call
     from kodmobi_async._rules.clock import LoopClock
     from kodmobi_async._rules.cooldown import CooldownTracker
     from kodmobi_async._rules.exchange import Failure, Request, Response
@@ -84,16 +83,16 @@ class Engine:
             self._budget.give_back(retried=call.attempts > 1)
         return verdict
 
-    async def ask(self, call: Call[Any], request: Request, reader: Callable[[Response], T]) -> T | None:
+    async def query(self, call: Call[Any], request: Request, reader: Callable[[Response], T]) -> T | None:
         """Make one request that reads, for a call that wants to know what became of it; ``None`` if that fails."""
         if await self._pass_gate(call) is not None:
             return None
         if request.headers is None:
             request.headers = call.headers
-        asking = Read(call.kind, request, reader, call.timeout)
-        asking.progress = Progress()
-        came = await self._exchange(call, request, asking.progress, asyncio.get_running_loop().time())
-        verdict = judge(asking, came, self.redact, repeat_unknown=False)
+        query = Read(call.kind, request, reader, call.timeout)
+        query.progress = Progress()
+        came = await self._exchange(call, request, query.progress, asyncio.get_running_loop().time())
+        verdict = judge(query, came, self.redact, repeat_unknown=False)
         if verdict.gated:
             self.close_gate(call, verdict.retry_after)
         return verdict.result
@@ -146,7 +145,7 @@ class Engine:
         if call.repeat is Repeat.AT_WILL or verdict.error is None or verdict.error.outcome is not Outcome.UNKNOWN:
             return verdict
         call.first_unknown = min(call.first_unknown, began)
-        return await call.resolve(self, verdict) if verdict.again else verdict
+        return await call.resolve(self, verdict) if verdict.again and isinstance(call, SendingCall) else verdict
 
     def _exchange(
         self, call: Call[Any], request: Request, progress: Progress, now: float

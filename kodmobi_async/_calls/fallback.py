@@ -48,24 +48,19 @@ async def send_first(send: SendOver, channels: tuple[Channel | str, ...], max_wa
         KodmobiError: What the decisive channel said: of all that are in their cooldown, the one that is free first.
     """
     give_up = asyncio.get_running_loop().time() + max_wait
-    soonest: CooldownError | None = None
-    unavailable: ChannelUnavailableError | None = None
+    out: list[ChannelUnavailableError | CooldownError] = []
     for channel in channels:
         try:
             return await send(channel, 0.0)
-        except ChannelUnavailableError as error:
+        except (ChannelUnavailableError, CooldownError) as error:
             if error.outcome not in (Outcome.NOT_SENT, Outcome.REFUSED):
                 raise
-            unavailable = unavailable or error
-        except CooldownError as error:
-            if error.outcome not in (Outcome.NOT_SENT, Outcome.REFUSED):
-                raise
-            if soonest is None or error.retry_after < soonest.retry_after:
-                soonest = error
+            out.append(error)
     left = give_up - asyncio.get_running_loop().time()
+    cooldowns = (error for error in out if isinstance(error, CooldownError))
+    soonest = min(cooldowns, key=lambda error: error.retry_after, default=None)
     if soonest is None:
-        assert unavailable is not None  # noqa: S101 each of the channels has raised one of the two
-        raise unavailable
+        raise out[0]
     if soonest.channel is None or soonest.retry_after > left:
         raise soonest
     return await send(soonest.channel, left)

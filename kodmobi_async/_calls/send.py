@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from kodmobi_async._rules.call import Call, Repeat
+from kodmobi_async._rules.call import Repeat, SendingCall
 from kodmobi_async._rules.requests import channels_request, is_channel, send_request, to_ulid
 from kodmobi_async._rules.responses import read_channels, read_send
 from kodmobi_async._rules.verdicts import Verdict
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from kodmobi_async._values.settings import Timeout
 
 
-class Send(Call[SendResult]):
+class Send(SendingCall[SendResult]):
     """One ``send``."""
 
     kind: CallKind = "send"
@@ -70,7 +70,7 @@ class Send(Call[SendResult]):
         blocked since, and not by this client as far as the tracker knows, the service may have sent over that one: a
         repeat might put out a second code, so there is none.
         """
-        channels = await engine.ask(self, channels_request(self.session_id), read_channels) or ()
+        channels = await engine.query(self, channels_request(self.session_id), read_channels) or ()
         for channel in channels:
             if channel.timeout > 0 and are_alike(channel.type, self.channel):
                 result = SendResult(to_ulid(self.session_id), None, channel, self.attempts, confirmed=True)
@@ -93,7 +93,7 @@ def began_since(moment: float, channel: SessionChannel, window: float) -> bool:
     return channel.timeout > 0 and channel.timeout >= window - age - GRAIN
 
 
-async def began_elsewhere(engine: Engine, call: Call[Any], session_id: str, channel: SessionChannel) -> bool:
+async def began_elsewhere(engine: Engine, call: SendingCall[Any], session_id: str, channel: SessionChannel) -> bool:
     """Whether a channel's window began after the call did, and not by this client as far as the tracker knows."""
     if not began_since(call.first_unknown, channel, call.window) or not is_channel(channel.type):
         return False
@@ -118,8 +118,8 @@ class Sends:
     def send(self, call: Send, max_wait: float) -> Coroutine[Any, Any, SendResult]:
         """Return what sends."""
         if max_wait <= 0:
-            return self._slots.hold(call, self._acquire, 0.0)
-        return self._slots.patiently(call, self._acquire, max_wait)
+            return self._slots.send_once(call, self._acquire, 0.0)
+        return self._slots.send(call, self._acquire, max_wait)
 
     def _acquire(self, call: Send, max_wait: float) -> Awaitable[Reservation]:
         lease = call.window + call.timeout.total

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from kodmobi_async._calls.engine import Engine
     from kodmobi_async._calls.lifecycle import Lifecycle
-    from kodmobi_async._rules.call import Call
+    from kodmobi_async._rules.call import SendingCall
     from kodmobi_async._rules.clock import LoopClock
     from kodmobi_async._rules.cooldown import Reservation
 
@@ -96,8 +96,8 @@ class Slots:
         self._cooldowns = engine.cooldowns
         self._hooks = engine.hooks
 
-    async def hold(
-        self, call: Call[Sent], acquire: Callable[[Any, float], Awaitable[Reservation]], max_wait: float
+    async def send_once(
+        self, call: SendingCall[Sent], acquire: Callable[[Any, float], Awaitable[Reservation]], max_wait: float
     ) -> Sent:
         """Acquire a slot, make the call's attempts, and settle the slot.
 
@@ -131,8 +131,8 @@ class Slots:
         await self.settle(call, reservation, block)
         raise failure from cause
 
-    async def patiently(
-        self, call: Call[Sent], acquire: Callable[[Any, float], Awaitable[Reservation]], max_wait: float
+    async def send(
+        self, call: SendingCall[Sent], acquire: Callable[[Any, float], Awaitable[Reservation]], max_wait: float
     ) -> Sent:
         """Send once the channel is free, and again where the service, not this client, knew that it was not.
 
@@ -143,13 +143,13 @@ class Slots:
 
         Raises:
             SessionExpiredError: The session ends before the channel is free.
-            KodmobiError: What `hold` raises.
+            KodmobiError: What `send_once` raises.
         """
         give_up = self._clock.now() + max_wait
         while True:
             worth = max_wait if call.session_id is None else self._ends.worth_waiting(call.session_id, max_wait)
             try:
-                return await self.hold(call, acquire, worth)
+                return await self.send_once(call, acquire, worth)
             except CooldownError as error:
                 max_wait = give_up - self._clock.now()
                 # only where the service says so is there anything to wait for that has not been waited for
@@ -159,7 +159,7 @@ class Slots:
                 self._lifecycle.emit_cooldown(call, error)
 
     async def settle(
-        self, call: Call[Any], reservation: Reservation, block: float | None, also: str | None = None
+        self, call: SendingCall[Any], reservation: Reservation, block: float | None, also: str | None = None
     ) -> None:
         """Block the slot for ``block`` seconds, or release it; block ``also`` another channel of the session."""
         try:

@@ -55,7 +55,7 @@ class Source:
         return END
 
     def stop(self) -> None:
-        """Read nothing more. Whoever waits for an asynchronous input waits no longer."""
+        """Read nothing more, and cancel a read of an asynchronous input that has not returned."""
         self.is_open = False
         if self._reader is not None and self._reader is not asyncio.current_task():
             self._reader.cancel()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+from abc import ABC, abstractmethod
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, Final, Generic, TypeVar
 
@@ -43,7 +44,7 @@ class Repeat(Enum):
     """The request may have used something up."""
 
 
-class Call(Generic[T]):
+class Call(ABC, Generic[T]):
     """One call: its request, how its response is read, and how far it has come.
 
     Attributes:
@@ -93,6 +94,7 @@ class Call(Generic[T]):
         self.channel = channel
         self.number = next(_numbers)
 
+    @abstractmethod
     def read(self, response: Response) -> T:
         """Return what a 2xx says.
 
@@ -100,12 +102,6 @@ class Call(Generic[T]):
             UnreadableResponseError: It is not the documented shape.
             OutcomeUnknownError: It belongs to another request.
         """
-        raise NotImplementedError
-
-    async def resolve(self, engine: Engine, verdict: Verdict[T]) -> Verdict[T]:
-        """Find out what became of an attempt whose response was lost, and return the verdict in that light."""
-        del engine
-        return verdict
 
     def outcome_of_result(self, result: T) -> Outcome:
         """Return what a result says of the code, or of the request where the call sends none."""
@@ -177,10 +173,6 @@ class Call(Generic[T]):
         """Seconds until the same may be asked for again, where the outcome is unknown."""
         return self.window if self.repeat is Repeat.IN_WINDOW else 0.0
 
-    def blocks(self, result: T) -> tuple[float, str | None]:
-        """Return for how many seconds a result blocks the slot, and which other channel of the session, if any."""
-        raise NotImplementedError
-
     def interrupt(self, loop: asyncio.AbstractEventLoop) -> None:
         """End the call where it stands, at the loop's next turn."""
         loop.call_soon(self._cancel)
@@ -189,6 +181,18 @@ class Call(Generic[T]):
         if self.task is not None and not self.interrupted:
             self.interrupted = True
             self.task.cancel()
+
+
+class SendingCall(Call[T]):
+    """A call that sends a code, and holds a slot meanwhile: ``send``, ``create``."""
+
+    @abstractmethod
+    async def resolve(self, engine: Engine, verdict: Verdict[T]) -> Verdict[T]:
+        """Find out what became of an attempt whose response was lost, and return the verdict in that light."""
+
+    @abstractmethod
+    def blocks(self, result: T) -> tuple[float, str | None]:
+        """Return for how many seconds a result blocks the slot, and which other channel of the session, if any."""
 
 
 class Read(Call[T]):

@@ -90,11 +90,11 @@ class Gate:
 class Pauses:
     """How long a run of many sends rests because the account is limited.
 
-    The service's refusal begins a pause for everybody. Requests that were under way then are refused, too: so a refusal
+    The service's refusal begins a pause for everybody. Requests that were in flight then are refused, too: so a refusal
     counts as a new pause only if its request was begun after the last one. Any other answer shows that pauses help.
 
     Args:
-        most: So many in a row, with no other answer in between, are sat out.
+        most: So many in a row, with no other answer in between, are waited for.
     """
 
     __slots__ = ("_in_a_row", "_most", "_turns", "_until", "begun")

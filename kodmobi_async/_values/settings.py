@@ -66,6 +66,17 @@ def check_count(name: str, value: int) -> int:
     return value
 
 
+def check_on_outage(on_outage: str) -> bool:
+    """Return whether nothing may be sent while the shared windows are unavailable.
+
+    Raises:
+        ConfigurationError: It is neither ``"local"`` nor ``"refuse"``.
+    """
+    if on_outage not in ("local", "refuse"):
+        raise ConfigurationError('on_outage takes "local" or "refuse"')
+    return on_outage == "refuse"
+
+
 def check_seconds(name: str, value: float, *, zero: bool = False) -> float:
     """Return ``value`` if it is a finite number of seconds, more than zero or, with ``zero``, zero too.
 
@@ -162,7 +173,7 @@ class RetryPolicy:
 
 
 CLOSE_GRACE: Final = 5.0
-"""Seconds that ``aclose`` gives to sends under way before it interrupts them."""
+"""Seconds that ``aclose`` gives to sends in flight before it interrupts them."""
 
 API_KEY_VARIABLE: Final = "KODMOBI_API_KEY"
 SECRET_KEY_VARIABLE: Final = "KODMOBI_SECRET_KEY"  # noqa: S105 its name

@@ -15,7 +15,6 @@ import base64
 import hashlib
 import hmac
 import time
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
@@ -31,6 +30,7 @@ from kodmobi_async import (
 )
 from kodmobi_async._values.redaction import mask, shorten
 from kodmobi_async._values.settings import Secret
+from kodmobi_async.integrations._attempts import Attempts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 __all__ = ("Cookie", "LoginFlow", "LoginState", "read_fields")
 
 _SHORTEST_SECRET: Final = 16
-_REMEMBERED: Final = 10_000
 _HOUR: Final = 3_600.0
 # Seconds that a login's cookie lives where the service does not say when the session ends.
 _DEFAULT_LIFE: Final = 180.0
@@ -95,31 +94,6 @@ class _Login:
         return max(0.0, self.ends - time.time())
 
 
-class _Attempts:
-    """Counts attempts by key, each for some time from the first one; keeps no more than the latest keys.
-
-    Args:
-        most: Attempts in that time.
-        seconds: How long.
-    """
-
-    def __init__(self, most: int, seconds: float) -> None:
-        self._most = most
-        self._seconds = seconds
-        self._counts: OrderedDict[str, tuple[int, float]] = OrderedDict()
-
-    def take(self, key: str) -> float:
-        """Count an attempt; return 0.0, or the seconds until another one is allowed."""
-        now = asyncio.get_running_loop().time()
-        count, ends = self._counts.pop(key, (0, now + self._seconds))
-        if ends <= now:
-            count, ends = 0, now + self._seconds
-        self._counts[key] = (min(count, self._most) + 1, ends)
-        if len(self._counts) > _REMEMBERED:
-            self._counts.popitem(last=False)
-        return 0.0 if count < self._most else ends - now
-
-
 class LoginFlow:
     """The steps of a login.
 
@@ -152,8 +126,8 @@ class LoginFlow:
         self._sign = sign
         self.cookie_name = cookie
         self._secure = secure
-        self._by_login = _Attempts(max_checks, _HOUR)
-        self._by_address = _Attempts(max_checks_per_address, _HOUR)
+        self._by_login = Attempts(max_checks, _HOUR)
+        self._by_address = Attempts(max_checks_per_address, _HOUR)
 
     # -- the steps -----------------------------------------------------------------------------------------------------
 

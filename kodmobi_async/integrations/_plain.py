@@ -34,7 +34,7 @@ def dump_outcome(outcome: SendOutcome) -> dict[str, Any]:
 
 
 def load_outcome(request: SendRequest, plain: Any) -> SendOutcome:
-    """Return the outcome of ``request``; one that nobody knows, if ``plain`` is nothing that `dump_outcome` returns."""
+    """Return the outcome of ``request``; an unknown one, if ``plain`` is nothing that `dump_outcome` returns."""
     try:
         if "result" in plain:
             fields = dict(plain["result"])
@@ -52,5 +52,5 @@ def load_outcome(request: SendRequest, plain: Any) -> SendOutcome:
 
 
 def unknown(why: str) -> OutcomeUnknownError:
-    """Return the error for a code of which nobody knows what became of it."""
-    return OutcomeUnknownError(f"nobody knows whether the code was sent: {why}", safe_after=WINDOW)
+    """Return the error of a send whose outcome is unknown."""
+    return OutcomeUnknownError(f"it is unknown whether the code was sent: {why}", safe_after=WINDOW)

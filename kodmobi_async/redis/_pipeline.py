@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
-import attrs
 from redis.exceptions import NoScriptError
 
+from kodmobi_async._shared.operations import Operation, Reply, Unavailable
 from kodmobi_async.redis._backend import MAX_BATCHES, UNREACHABLE
-from kodmobi_async.redis._scripts import unpacked
-from kodmobi_async.redis._setup import WrongSetup, wrong_setup
+from kodmobi_async.redis._scripts import SCRIPTS, unpacked
+from kodmobi_async.redis._setup import wrong_setup
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -33,25 +33,9 @@ class ClosedError(Exception):
     """The tracker was closed before the server replied."""
 
 
-@attrs.frozen
-class Unavailable:
-    """No reply: the server was not reached, did not reply in time, or refused the command.
-
-    Attributes:
-        reason: A few words, without anything of the address or of the server's reply.
-        setup: What is wrong with the set-up, if that is why.
-    """
-
-    reason: str
-    setup: WrongSetup | None = None
-
-    @classmethod
-    def because_of(cls, error: BaseException) -> Unavailable:
-        """Return what an error of the library means."""
-        return cls(type(error).__name__, wrong_setup(error))
-
-
-Reply: TypeAlias = tuple[int, int] | Unavailable
+def unavailable_because_of(error: BaseException) -> Unavailable:
+    """Return what an error of the library means."""
+    return Unavailable(type(error).__name__, wrong_setup(error))
 
 
 class _Command:
@@ -83,7 +67,7 @@ class _Command:
     def finish(self, reply: Any) -> None:
         """Set the reply, unless the caller was cancelled."""
         if not self.reply.done():
-            self.reply.set_result(Unavailable.because_of(reply) if isinstance(reply, Exception) else unpacked(reply))
+            self.reply.set_result(unavailable_because_of(reply) if isinstance(reply, Exception) else unpacked(reply))
 
 
 class Pipeline:
@@ -111,10 +95,10 @@ class Pipeline:
         self._batches: set[asyncio.Task[None]] = set()
         self._policy_is_known = False
 
-    def execute(self, script: Script, key: str, *arguments: str | int) -> asyncio.Future[Reply]:
-        """Run ``script``, and return the future of its reply. A cancellation may come too late to stop the script."""
+    def execute(self, operation: Operation, key: str, *arguments: str | int) -> asyncio.Future[Reply]:
+        """Run an operation's script, and return its future reply; a cancellation may come too late to stop it."""
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._enqueue(_Command(script, key, arguments, reply))
+        self._enqueue(_Command(SCRIPTS[operation], key, arguments, reply))
         return reply
 
     async def aclose(self) -> None:

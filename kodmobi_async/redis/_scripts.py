@@ -14,6 +14,8 @@ from typing import Final
 
 import attrs
 
+from kodmobi_async._shared.operations import Operation
+
 
 def _encoded(text: str) -> bytes:
     return text.encode()
@@ -36,18 +38,12 @@ class Script:
     )
 
 
-FREE: Final = 0
-BLOCKED: Final = 1
-RESERVED: Final = 2
-
-
 def unpacked(reply: int) -> tuple[int, int]:
     """Return the state that a script replies, and the other number."""
     return reply & 3, reply >> 2
 
 
-# token, lease in ms → the state that prevents the reservation, else FREE; what is left of that state in ms
-RESERVE: Final = Script("""
+_RESERVE: Final = Script("""
 local held = redis.call('GET', KEYS[1])
 if not held or held == ARGV[1] then  -- our own token: the reply to an earlier attempt was lost
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -61,8 +57,7 @@ end
 return left * 4 + (held == '-' and 1 or 2)
 """)
 
-# token, window in ms → FREE if another reservation holds the slot, else BLOCKED; 1 if the reservation was lost, else 0
-START: Final = Script("""
+_START: Final = Script("""
 local held = redis.call('GET', KEYS[1])
 local window = tonumber(ARGV[2])
 if held == '-' then
@@ -83,8 +78,7 @@ redis.pcall('PUBLISH', KEYS[1], '')
 return held and 1 or 5
 """)
 
-# token → BLOCKED if this reservation held the slot, else FREE; 0
-RELEASE: Final = Script("""
+_RELEASE: Final = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end
@@ -93,8 +87,7 @@ redis.pcall('PUBLISH', KEYS[1], '')
 return 1
 """)
 
-# any name, window in ms → the state, what is left of it in ms; a reservation stays as it is
-OBSERVE: Final = Script("""
+_OBSERVE: Final = Script("""
 local held = redis.call('GET', KEYS[1])
 local window = tonumber(ARGV[2])
 local left = held and redis.call('PTTL', KEYS[1]) or 0
@@ -108,8 +101,7 @@ end
 return left * 4 + 1
 """)
 
-# → the state, what is left of it in ms
-READ: Final = Script("""
+_READ: Final = Script("""
 local held = redis.call('GET', KEYS[1])
 if not held then
   return 0
@@ -120,3 +112,12 @@ if left < 0 then  -- without an expiry, it counts as a reservation
 end
 return left * 4 + (held == '-' and 1 or 2)
 """)
+
+SCRIPTS: Final = {
+    Operation.RESERVE: _RESERVE,
+    Operation.START: _START,
+    Operation.RELEASE: _RELEASE,
+    Operation.OBSERVE: _OBSERVE,
+    Operation.READ: _READ,
+}
+"""What each operation runs; `Operation` says what it replies."""

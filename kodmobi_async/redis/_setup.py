@@ -5,7 +5,6 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Final
 
-import attrs
 from redis.exceptions import (
     AskError,
     AuthenticationError,
@@ -18,7 +17,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from kodmobi_async._values.errors import ConfigurationError
+from kodmobi_async._shared.operations import WrongSetup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,35 +27,20 @@ class UnknownServiceError(Exception):
     """No Sentinel knows the service."""
 
 
-@attrs.frozen
-class WrongSetup:
-    """What is wrong, and what to do.
-
-    Attributes:
-        message: It holds nothing of the address or of the server's reply.
-        always: Whether it is wrong even if the server has worked before: a failover, or another user's rights, are no
-            explanation.
-    """
-
-    message: str
-    always: bool = False
-
-    def error(self) -> ConfigurationError:
-        """Return the error for whoever makes a request."""
-        return ConfigurationError(f"the server of the shared cooldowns cannot be used: {self.message}")
-
-
-_CREDENTIALS: Final = WrongSetup("it refuses the credentials: check user and password")
+_CREDENTIALS: Final = WrongSetup("the server refuses the credentials: check user and password")
 _RIGHTS: Final = WrongSetup("the user has no right to a command, key or channel that is needed: extend its ACL")
-_REPLICA: Final = WrongSetup("it is a read-only replica: use its primary")
+_REPLICA: Final = WrongSetup("the server is a read-only replica: use its primary")
 _CLUSTER: Final = WrongSetup(
-    "it is a node of a cluster: use an address like redis+cluster://host:6379, or pass a RedisCluster", always=True
+    "the server is a node of a cluster: use an address like redis+cluster://host:6379, or pass a RedisCluster",
+    always=True,
 )
-_NO_CLUSTER: Final = WrongSetup("it is not a node of a cluster: use an address like redis://host:6379, or pass a Redis")
-_DATABASE: Final = WrongSetup("it has no such database: check the number in the address")
-_CERTIFICATE: Final = WrongSetup("its certificate is not trusted: check ssl_ca_certs and the host name")
-_PROTOCOL: Final = WrongSetup("it does not speak the protocol of Redis: check host and port")
-_COMMANDS: Final = WrongSetup("it does not have the command EVALSHA: use Redis 7, Valkey 7.2, or later")
+_NO_CLUSTER: Final = WrongSetup(
+    "the server is not a node of a cluster: use an address like redis://host:6379, or pass a Redis"
+)
+_DATABASE: Final = WrongSetup("the server has no such database: check the number in the address")
+_CERTIFICATE: Final = WrongSetup("the server's certificate is not trusted: check ssl_ca_certs and the host name")
+_PROTOCOL: Final = WrongSetup("the server does not speak the protocol of Redis: check host and port")
+_COMMANDS: Final = WrongSetup("the server does not have the command EVALSHA: use Redis 7, Valkey 7.2, or later")
 _SERVICE: Final = WrongSetup("no Sentinel knows the service: check its name")
 _OPTIONS: Final = WrongSetup("the options of the client do not work together, or the client belongs to a closed loop")
 

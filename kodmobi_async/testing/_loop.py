@@ -71,7 +71,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         return future
 
     async def shutdown_default_executor(self, *args: Any, **kwargs: Any) -> None:
-        """Join the threads, as every loop does, with the clock at rest: the patience for it is real time's."""
+        """Join the threads, as every loop does, with the clock at rest: its timeout is in real time."""
         self._threads_at_work += 1
         try:
             await super().shutdown_default_executor(*args, **kwargs)

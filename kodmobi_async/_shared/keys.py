@@ -1,4 +1,4 @@
-"""The keys on the server: a hash for each session and channel."""
+"""The keys of shared slots: a hash for each session and channel."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""The server of the shared cooldowns, as this process sees it: available, or not.
+"""Where shared slots are kept, as this process sees it: available, or not.
 
-The invariant: **during an outage no caller waits for the server.** The first command that fails begins the outage; from
-then on, commands fail at once, and writes become pending. The flusher tries to reach the server, with growing delays.
-When the server accepts a probe, the outage ends, and the flusher writes what is pending.
+The invariant: **during an outage no caller waits for the store.** The first command that fails begins the outage; from
+then on, commands fail at once, and writes become pending. The flusher tries to reach the store, with growing delays.
+When it accepts a probe, the outage ends, and the flusher writes what is pending.
 
-A wrong set-up is not an outage: it does not come back by itself. Until the server has worked once, whoever makes a
-request gets an error that says what is wrong.
+A wrong set-up is not an outage: it does not come back by itself. Until the store has worked once, a caller gets
+an error that says what is wrong.
 """
 
 from __future__ import annotations
@@ -15,26 +15,23 @@ import logging
 import os
 import random
 import secrets
-from typing import TYPE_CHECKING, Final, TypeGuard
+from typing import TYPE_CHECKING, Final, Protocol, TypeGuard
 
 from kodmobi_async._rules.clock import LoopClock
+from kodmobi_async._shared.backlog import Backlog, PendingWrite
+from kodmobi_async._shared.operations import FREE, Operation, Reply, Unavailable
+from kodmobi_async._shared.reservation import unavailable
 from kodmobi_async._values.errors import WrongLoopError
-from kodmobi_async.redis._backlog import Backlog, PendingWrite
-from kodmobi_async.redis._pipeline import Reply, Unavailable
-from kodmobi_async.redis._reservation import unavailable
-from kodmobi_async.redis._scripts import FREE, OBSERVE, READ, RELEASE, RESERVE, START
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
-    from kodmobi_async.redis._connections import Connections
-    from kodmobi_async.redis._scripts import Script
-    from kodmobi_async.redis._setup import WrongSetup
-    from kodmobi_async.redis._subscription import Subscription
+    from kodmobi_async._shared.operations import WrongSetup
 
 _log: Final = logging.getLogger("kodmobi_async")
 
-# Seconds between attempts to reach a server that is unavailable; the first and the longest.
+# Seconds between attempts to reach a store that is unavailable; the first and the longest.
 _FIRST_DELAY: Final = 0.05
 _LONGEST_DELAY: Final = 1.0
 
@@ -42,12 +39,63 @@ _LONGEST_DELAY: Final = 1.0
 _parents_connections: Final[list[Connections]] = []
 
 
-class Server:
-    """Runs scripts on the server, over connections of the running loop.
+class Listener(Protocol):
+    """Learns of changes of one slot."""
+
+    async def wait(self, longest: float) -> None:
+        """Wait until the slot may have changed, or it is time to look, for up to ``longest`` seconds."""
+        ...
+
+
+class Subscription(Protocol):
+    """Tells of changes of slots that other processes make."""
+
+    def listen(self, key: str) -> AbstractAsyncContextManager[Listener]:
+        """Listen for changes of the key's slot."""
+        ...
+
+    def notify(self, key: str) -> None:
+        """Wake the listener of the key's slot, if there is one."""
+        ...
+
+
+class Pipeline(Protocol):
+    """Does operations."""
+
+    def execute(self, operation: Operation, key: str, *arguments: str | int) -> Awaitable[Reply]:
+        """Do an operation; its reply is never an exception."""
+        ...
+
+
+class Connections(Protocol):
+    """What leads to the slots, for as long as one event loop lives."""
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """Does operations."""
+        ...
+
+    @property
+    def subscription(self) -> Subscription:
+        """Tells of changes."""
+        ...
+
+    async def open(self) -> None:
+        """Make them ready, and see that they are closed with the loop."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close them."""
+        ...
+
+
+class Store:
+    """Does operations where the slots are kept, over connections of the running loop.
 
     Args:
         connect: Makes the connections for a loop.
         survives_fork: Whether that makes connections for another process, too.
+        name: Of the store, for the log.
         probe: The key of a slot that no caller uses. With a caller's key in braces after it, it is on the same node.
         outage_consequence: What an outage means for callers, for the log.
         on_move: Called when another loop takes over.
@@ -58,18 +106,20 @@ class Server:
         connect: Callable[[], Connections],
         *,
         survives_fork: bool,
+        name: str,
         probe: str,
         outage_consequence: str,
         on_move: Callable[[], None],
     ) -> None:
         self._connect = connect
         self._survives_fork = survives_fork
+        self._name = name
         self._probe = probe
         self._outage_consequence = outage_consequence
         self._on_move = on_move
         self.clock = LoopClock(on_move=self._move)
         self.outage: str | None = None
-        """Why the server is unavailable; ``None`` while it is available."""
+        """Why the store is unavailable; ``None`` while it is available."""
         self.backlog = Backlog()
         self.flusher: asyncio.Task[None] | None = None
         self._connections: Connections | None = None
@@ -77,15 +127,15 @@ class Server:
         self._has_worked = False
         self._failed_key: str | None = None
 
-    async def request(self, script: Script, key: str, *arguments: str | int) -> Reply:
-        """Run a script. Its failure begins an outage.
+    async def request(self, operation: Operation, key: str, *arguments: str | int) -> Reply:
+        """Do an operation. Its failure begins an outage.
 
         Raises:
             ConfigurationError: The set-up is wrong.
         """
         if self.outage is not None:
             return Unavailable(self.outage)
-        reply = await self._execute(script, key, *arguments)
+        reply = await self._execute(operation, key, *arguments)
         if isinstance(reply, Unavailable):
             if self._is_wrong(reply.setup):
                 raise reply.setup.error()
@@ -93,13 +143,13 @@ class Server:
         return reply
 
     async def write(self, write: PendingWrite) -> Reply:
-        """Run a script that must take effect: later, if not now, and even if the caller is cancelled."""
+        """Do an operation that must take effect: later, if not now, and even if the caller is cancelled."""
         self.backlog.add(write)
         try:
             if self.outage is not None:
                 return Unavailable(self.outage)
             left = write.milliseconds_left(self.clock.now())
-            reply = await self._execute(write.script, write.key, write.token, left)
+            reply = await self._execute(write.operation, write.key, write.token, left)
             if isinstance(reply, Unavailable):
                 self._begin_outage(write.key, reply)
             else:
@@ -110,27 +160,27 @@ class Server:
                 self.flush_soon()
 
     def write_later(self, write: PendingWrite) -> None:
-        """Run a script that must take effect without waiting for it."""
+        """Do an operation that must take effect without waiting for it."""
         self.backlog.add(write)
         self.flush_soon()
 
     async def ping(self) -> None:
-        """Run each script, with each of its commands, on a slot that no caller uses.
+        """Do each operation, in each of its ways, on a slot that no caller uses.
 
         Raises:
             ConfigurationError: The set-up is wrong.
-            CooldownUnavailableError: The server is unavailable.
+            CooldownUnavailableError: The store is unavailable.
         """
         token = secrets.token_hex(12)
         key = f"{self._probe}:{token}"
         replies = await asyncio.gather(
-            self._execute(RESERVE, key, token, 1_000),
-            self._execute(RELEASE, key, token),
-            self._execute(RESERVE, key, token, 1_000),
-            self._execute(START, key, token, 50),
-            self._execute(OBSERVE, key, token, 100),
-            self._execute(START, key, token, 150),
-            self._execute(READ, key),
+            self._execute(Operation.RESERVE, key, token, 1_000),
+            self._execute(Operation.RELEASE, key, token),
+            self._execute(Operation.RESERVE, key, token, 1_000),
+            self._execute(Operation.START, key, token, 50),
+            self._execute(Operation.OBSERVE, key, token, 100),
+            self._execute(Operation.START, key, token, 150),
+            self._execute(Operation.READ, key),
         )
         for reply in replies:
             if isinstance(reply, Unavailable):
@@ -173,22 +223,22 @@ class Server:
         self.flusher = None
 
     async def _try_to_flush(self) -> bool:
-        """Run all pending writes that still have a meaning; return whether the server has confirmed all of them."""
+        """Do all pending writes that still have a meaning; return whether the store has confirmed all of them."""
         # Whether it accepts a reservation: it may be there, and refuse to write.
         probe = self._probe if self._failed_key is None else f"{self._probe}{{{self._failed_key}}}"
-        reply = await self._execute(RESERVE, probe, secrets.token_hex(12), 1)
+        reply = await self._execute(Operation.RESERVE, probe, secrets.token_hex(12), 1)
         if isinstance(reply, Unavailable):
             if self._is_wrong(reply.setup):
                 self.outage = None  # the next request raises it
             return False
         if self.outage is not None:
             self.outage = None
-            _log.info("the server of the shared cooldowns is available again")
+            _log.info("%s is available again", self._name)
         return all(await asyncio.gather(*map(self._flush_one, self.backlog.current(self.clock.now()))))
 
     async def _flush_one(self, write: PendingWrite) -> bool:
         left = write.milliseconds_left(self.clock.now())
-        if isinstance(await self._execute(write.script, write.key, write.token, left), Unavailable):
+        if isinstance(await self._execute(write.operation, write.key, write.token, left), Unavailable):
             return False
         self.backlog.confirm(write)
         return True
@@ -199,15 +249,13 @@ class Server:
     def _begin_outage(self, key: str, reply: Unavailable) -> None:
         if self.outage is None:
             self.outage, self._failed_key = reply.reason, key
-            _log.warning(
-                "the server of the shared cooldowns is unavailable (%s): %s", reply.reason, self._outage_consequence
-            )
+            _log.warning("%s is unavailable (%s): %s", self._name, reply.reason, self._outage_consequence)
             self.flush_soon()
 
-    async def _execute(self, script: Script, key: str, *arguments: str | int) -> Reply:
+    async def _execute(self, operation: Operation, key: str, *arguments: str | int) -> Reply:
         connections = self._connections or await self._connected()
-        reply = await connections.pipeline.execute(script, key, *arguments)
-        if script is RESERVE and not isinstance(reply, Unavailable) and reply[0] == FREE:
+        reply = await connections.pipeline.execute(operation, key, *arguments)
+        if operation is Operation.RESERVE and not isinstance(reply, Unavailable) and reply[0] == FREE:
             self._has_worked = True  # unlike what only reads, or finds a slot taken
         return reply
 

@@ -13,30 +13,30 @@ if TYPE_CHECKING:
 
 
 class SharedReservation(Reservation):
-    """A slot that is held in this process, and by its token on the server.
+    """A slot that is held in this process, and by its token in the store.
 
     Attributes:
         local: The reservation in this process.
         pair: The session and the channel.
-        token: The value of the slot's key on the server.
-        is_on_server: Whether the server holds the token, or may hold it.
+        token: What the reservation is called in the store.
+        is_stored: Whether the store holds the token, or may hold it.
         is_settled: Whether it was started or released.
     """
 
-    __slots__ = ("degraded", "is_on_server", "is_settled", "local", "pair", "token", "window")
+    __slots__ = ("degraded", "is_settled", "is_stored", "local", "pair", "token", "window")
 
     def __init__(self, local: Reservation, pair: tuple[str, str], key: str, token: str) -> None:
         super().__init__(key, local.until)
         self.local = local
         self.pair = pair
         self.token = token
-        self.is_on_server = False
+        self.is_stored = False
         self.is_settled = False
         self.window: WindowScope = "shared"
         self.degraded: str | None = None
 
     def degrade(self, reason: str) -> None:
-        """Note that the server is unavailable: only this process knows of the slot."""
+        """Note that the store is unavailable: only this process knows of the slot."""
         self.window, self.degraded = "local", reason
 
 
@@ -63,7 +63,7 @@ def refusal(session_id: str, channel: str, retry_after: float) -> CooldownError:
 
 
 def unavailable(reason: str) -> CooldownUnavailableError:
-    """Return the error for a slot that must not be reserved without the server."""
+    """Return the error for a slot that must not be reserved without the store."""
     return CooldownUnavailableError(
-        f"the server of the shared cooldowns is unavailable ({reason}): nothing was sent. Try again when it is back"
+        f"the shared cooldowns are unavailable ({reason}): nothing was sent. Try again when they are back"
     )

@@ -1,7 +1,7 @@
-"""Writes that the server has not confirmed yet.
+"""Writes that the store has not confirmed yet.
 
-A write stays pending until the server has replied to it, or until it has lost its meaning because its window or lease
-has ended. What fails is written again when the server is back.
+A write stays pending until the store has replied to it, or until it has lost its meaning because its window or lease
+has ended. What fails is written again when the store is back.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import math
 
 import attrs
 
-from kodmobi_async.redis._scripts import Script
+from kodmobi_async._shared.operations import Operation
 
 
 @attrs.frozen(eq=False)
 class PendingWrite:
-    """A write that the server has not confirmed.
+    """A write that the store has not confirmed.
 
     Attributes:
-        script: What to run.
+        operation: What to do.
         key: Of the slot.
         token: Of the reservation, or another name: a later write of the same name replaces this one.
         ends: When the write loses its meaning.
     """
 
-    script: Script
+    operation: Operation
     key: str
     token: str
     ends: float
@@ -51,7 +51,7 @@ class Backlog:
         self._writes[write.token] = write
 
     def confirm(self, write: PendingWrite) -> None:
-        """Drop a write that the server has confirmed; a later one of the same name stays."""
+        """Drop a write that the store has confirmed; a later one of the same name stays."""
         if write in self:
             del self._writes[write.token]
 

@@ -1,0 +1,1 @@
+"""Slots that processes share, whatever keeps them: what trackers do with their store."""
