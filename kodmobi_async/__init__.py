@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         WrongCodeError,
         WrongLoopError,
     )
+    from kodmobi_async._values.header_hooks import HeaderHook
     from kodmobi_async._values.hooks import (
         AttemptFinished,
         CallFinished,
@@ -100,6 +101,7 @@ __all__ = (
     "CooldownTracker",
     "CooldownUnavailableError",
     "GateClosed",
+    "HeaderHook",
     "Hook",
     "InvalidRequestError",
     "KodmobiClient",
@@ -155,6 +157,7 @@ _HOMES: Final = {
         "RecipientBlockedError ResponseError SendInterruptedError ServerError SessionExpiredError "
         "TransportError UnreadableResponseError WrongCodeError WrongLoopError"
     ),
+    "_values.header_hooks": "HeaderHook",
     "_values.hooks": (
         "AttemptFinished CallFinished CallKind CallRecord CallStarted CooldownHit GateClosed Hook Phase "
         "Record RetryScheduled SendFinished SendStarted TrackerDegraded"

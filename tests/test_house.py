@@ -37,6 +37,7 @@ ROOMS = {
         "addresses",
         "settings",
         "hooks",
+        "header_hooks",
     ),
     "_rules": (
         "exchange",
@@ -254,6 +255,9 @@ def test_importing_the_client_opens_no_door() -> None:
         "starlette",
         "pydantic",
         "pydantic_core",
+        "opentelemetry",
+        "prometheus_client",
+        "taskiq",
     )
     ours = ("cli", "emulator", "integrations", "redis", "testing", "pytest_plugin")
     closed = (*doors, *(f"kodmobi_async.{door}" for door in ours))

@@ -484,25 +484,6 @@ async def test_without_a_current_span_it_is_a_root(client: KodmobiClient, traced
     assert traced.only.parent is None
 
 
-async def test_the_service_is_told_nothing_of_the_trace(traced: Traced) -> None:
-    heard: list[bytes] = []
-
-    async def read_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heard.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        writer.close()
-
-    async with await asyncio.start_server(read_one, "127.0.0.1", 0) as server:
-        base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with KodmobiClient("key", base_url=base_url, hooks=[traced.hook]) as client:
-            with (
-                traced.provider.get_tracer("mine").start_as_current_span("login"),
-                pytest.raises(KodmobiError),
-            ):
-                await client.send("01K8N1VMPN0EE389K72YW0CBM2", "sms")
-    assert b"trace" not in heard[0].lower()
-
-
 # -- secrets, and what is no provider ----------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 import attrs
 import pytest
+from measured import ByOpenTelemetry, ByPrometheus, Traced
 
 from kodmobi_async import (
     AuthenticationError,
@@ -468,6 +469,7 @@ async def test_nothing_private_comes_out_of_a_failed_call(
 ) -> None:
     tell_everything(asyncio.get_running_loop())
     records: list[Record] = []
+    observers = (Traced(), ByOpenTelemetry(), ByPrometheus())
     async with Emulator(api_key=KEY, secret_key=SECRET_KEY) as emulator:
         emulator.add_session(SESSION)
         for endpoint in (ENDPOINTS.get(call, call), "channels"):
@@ -478,7 +480,7 @@ async def test_nothing_private_comes_out_of_a_failed_call(
             secret_key=SECRET_KEY,
             base_url=emulator.base_url,
             session=borrowed,
-            hooks=[LoggingHook(), records.append],
+            hooks=[LoggingHook(), records.append, *(observer.hook for observer in observers)],
         ) as client:
             error = await failed(call, client)
             assert_nothing_private(repr(client))
@@ -487,6 +489,12 @@ async def test_nothing_private_comes_out_of_a_failed_call(
     assert isinstance(error, KodmobiError)
     assert_nothing_private(shown_by(error))
     assert_nothing_private(repr(records) + repr([attrs.asdict(record) for record in records]))
+    for observer in observers:
+        shown = observer.shown()
+        assert "kodmobi" in shown
+        assert_nothing_private(shown)
+        assert SESSION[:8] not in shown
+        assert SESSION[-4:] not in shown
     lines = lines_of(all_logs)
     assert_nothing_private(repr(lines))
     assert not [level for level, line in lines if SESSION[:8].lower() in line.lower()]
@@ -498,14 +506,17 @@ async def test_nothing_private_comes_out_of_a_call_that_was_ended(
     call: str, meanwhile: Callable[..., object], all_logs: pytest.LogCaptureFixture
 ) -> None:
     tell_everything(asyncio.get_running_loop())
+    observers = (Traced(), ByOpenTelemetry(), ByPrometheus())
+    hooks = [LoggingHook(), *(observer.hook for observer in observers)]
     async with Emulator(api_key=KEY, secret_key=SECRET_KEY) as emulator:
         emulator.add_session(SESSION)
         emulator.script(Fault.silence(), endpoint=ENDPOINTS.get(call, call))
-        async with KodmobiClient(
-            KEY, secret_key=SECRET_KEY, base_url=emulator.base_url, hooks=[LoggingHook()]
-        ) as client:
+        async with KodmobiClient(KEY, secret_key=SECRET_KEY, base_url=emulator.base_url, hooks=hooks) as client:
             error = await failed(call, client, meanwhile)
     assert_nothing_private(shown_by(error))
+    for observer in observers:
+        assert "kodmobi" in observer.shown()
+        assert_nothing_private(observer.shown())
     assert_nothing_private(repr(lines_of(all_logs)))
 
 

@@ -98,8 +98,9 @@ class Create(SendingCall[Session]):
         blocked since, the service may have sent over that one, so there is no repeat. If the channel asked for is
         blocked by an older window, nothing was sent, and nothing would be by a repeat.
         """
-        asking = create_request(self.recipient, None, send=False, challenge=self.request.challenge)
-        session = await engine.query(self, asking, read_session)
+        query = create_request(self.recipient, None, send=False)
+        query.headers = self.request.headers
+        session = await engine.query(self, query, read_session)
         if session is None:
             return verdict
         sent_to = self._sent_by_this(attrs.evolve(session, sent_to=None))

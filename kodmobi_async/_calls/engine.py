@@ -87,6 +87,8 @@ class Engine:
         """Make one request that reads, for a call that wants to know what became of it; ``None`` if that fails."""
         if await self._pass_gate(call) is not None:
             return None
+        if request.headers is None:
+            request.headers = call.headers
         query = Read(call.kind, request, reader, call.timeout)
         query.progress = Progress()
         came = await self._exchange(call, request, query.progress, asyncio.get_running_loop().time())

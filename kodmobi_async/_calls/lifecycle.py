@@ -10,7 +10,15 @@ import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kodmobi_async._values.errors import ClientClosedError, CooldownError, KodmobiError, Outcome
-from kodmobi_async._values.hooks import CallFinished, CallStarted, CooldownHit, SendFinished, SendStarted, emit
+from kodmobi_async._values.header_hooks import collect_headers, with_headers
+from kodmobi_async._values.hooks import (
+    CallFinished,
+    CallStarted,
+    CooldownHit,
+    SendFinished,
+    SendStarted,
+    emit,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -42,6 +50,7 @@ class Lifecycle:
         self._transport = transport
         self._clock = clock
         self._hooks = hooks
+        self._header_hooks = with_headers(hooks)
         self._redact = redact
         self._base_url = base_url
         self._calls: set[Call[Any]] = set()
@@ -156,6 +165,7 @@ class Lifecycle:
             emit(self._hooks, record)
 
     def _emit_start(self, call: Call[Any]) -> None:
+        """Emit the first record of a call, and let hooks add to its requests."""
         kind = SendStarted if call.kind == "send" else CallStarted
         record = kind(
             call.number,
@@ -167,6 +177,10 @@ class Lifecycle:
             to=call.to,
         )
         emit(self._hooks, record)
+        if self._header_hooks:
+            call.headers = headers = collect_headers(self._header_hooks, record) or None
+            if headers is not None:
+                call.request.headers = {**headers, **(call.request.headers or {})}
 
     def _emit_end(
         self,

@@ -22,7 +22,6 @@ import aiohttp
 from yarl import URL
 
 from kodmobi_async._rules.exchange import MAX_BODY_BYTES
-from kodmobi_async._values.assumptions import CHALLENGE_HEADER
 
 if TYPE_CHECKING:
     import ssl
@@ -218,8 +217,8 @@ class Pool:
 
     def _serialize(self, request: Request) -> bytes:
         headers = self._secret_headers if request.takes_secret_key else self._headers
-        if request.challenge is not None:
-            headers = f"{headers}{CHALLENGE_HEADER}: {request.challenge}\r\n"
+        if request.headers is not None:
+            headers += "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
         start = f"{request.method} {self._path}{request.target}"
         if request.body is None:
             return f"{start} HTTP/1.1\r\n{headers}\r\n".encode("ascii")

@@ -22,7 +22,6 @@ from aiohttp.payload import BytesPayload
 
 from kodmobi_async._io.pool import Pool, read_body
 from kodmobi_async._rules.exchange import MAX_BODY_BYTES, Failure, Progress, Request, Response
-from kodmobi_async._values.assumptions import CHALLENGE_HEADER
 from kodmobi_async._values.errors import ClientClosedError, WrongLoopError
 from kodmobi_async._version import __version__
 
@@ -219,10 +218,7 @@ class Transport:
     def _headers_of(self, request: Request) -> dict[str, str]:
         public, secret = self._keys
         key = secret.value if request.takes_secret_key and secret.value is not None else public.value
-        headers = {**self._headers, "x-api-key": key}
-        if request.challenge is not None:
-            headers[CHALLENGE_HEADER] = request.challenge
-        return headers
+        return {**self._headers, "x-api-key": key, **(request.headers or {})}
 
     async def aclose(self) -> None:
         """Close the pool, if it is our own."""

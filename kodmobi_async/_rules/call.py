@@ -19,7 +19,7 @@ from kodmobi_async._values.assumptions import WINDOW
 from kodmobi_async._values.errors import CooldownError, KodmobiError, Outcome, OutcomeUnknownError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from kodmobi_async._calls.engine import Engine
     from kodmobi_async._rules.exchange import Request, Response
@@ -55,6 +55,7 @@ class Call(ABC, Generic[T]):
         channel: The channel, where the call names one.
         to: The recipient, masked, where the call names one.
         request: What goes out with each attempt.
+        headers: What hooks add to each request of the call.
         timeout: What bounds the call.
         number: All records of the call share it.
     """
@@ -65,6 +66,7 @@ class Call(ABC, Generic[T]):
 
     secrets: tuple[str, ...] = ()
     to: str | None = None
+    headers: Mapping[str, str] | None = None
 
     task: asyncio.Task[object] | None = None
     """The task that makes the call, while it does."""

@@ -25,14 +25,14 @@ class Request:
         method: The HTTP method.
         target: Path and query, below the base address.
         body: JSON, where there is one. It may hold private data.
-        challenge: The token of a CAPTCHA, for this request.
+        headers: What goes with this request alone: the token of a CAPTCHA, what hooks add; names and values are right.
         takes_secret_key: Whether the secret key goes with it, instead of the public one.
     """
 
     method: str
     target: str
     body: bytes | None = attrs.field(default=None, repr=False)
-    challenge: str | None = attrs.field(default=None, repr=False)
+    headers: Mapping[str, str] | None = attrs.field(default=None, repr=False)
     takes_secret_key: bool = False
 
 

@@ -13,7 +13,7 @@ from ulid import ULID
 
 from kodmobi_async._rules.exchange import Request
 from kodmobi_async._rules.normalize import read_phone
-from kodmobi_async._values.assumptions import VERIFY_PATH
+from kodmobi_async._values.assumptions import CHALLENGE_HEADER, VERIFY_PATH
 from kodmobi_async._values.channel import Channel
 from kodmobi_async._values.errors import InvalidRequestError
 
@@ -128,7 +128,7 @@ def send_request(session_id: str, channel: str, challenge: str | None = None) ->
     """Build ``POST /send``. Source: the API documentation, "Send code"."""
     # neither holds anything that JSON would escape; joined, since an enumeration's member is slow to format
     body = ('{"session_id":"' + session_id + '","type":"' + channel + '"}').encode("ascii")
-    return Request("POST", "/send", body, challenge)
+    return Request("POST", "/send", body) if challenge is None else Request("POST", "/send", body, _token(challenge))
 
 
 def channels_request(session_id: str | None) -> Request:
@@ -162,7 +162,11 @@ def settings_request(session_id: str | None) -> Request:
 
 
 def _post(target: str, body: Mapping[str, object], challenge: str | None = None) -> Request:
-    return Request("POST", target, orjson.dumps(body), challenge)
+    return Request("POST", target, orjson.dumps(body), None if challenge is None else _token(challenge))
+
+
+def _token(challenge: str) -> dict[str, str]:
+    return {CHALLENGE_HEADER: challenge}
 
 
 def _for_session(target: str, session_id: str | None) -> str:

@@ -223,7 +223,12 @@ def check_hooks(hooks: Iterable[Hook]) -> tuple[Hook, ...]:
             raise ConfigurationError(f"{hook.__name__} is a class: a hook is an instance, {hook.__name__}()")
         if not callable(hook):
             raise ConfigurationError(f"a hook is called with a record; {type(hook).__name__} cannot be called")
-        if any(map(_is_asynchronous, (hook, hook.__call__))):
+        adds_headers = getattr(hook, "request_headers", hook)
+        if not callable(adds_headers):
+            raise ConfigurationError(
+                f"the request_headers of a hook is a method; {type(hook).__name__} has none to call"
+            )
+        if any(map(_is_asynchronous, (hook, hook.__call__, adds_headers))):
             raise ConfigurationError("a hook is an ordinary function: an asynchronous one would never be awaited")
     return checked
 
@@ -240,6 +245,11 @@ def emit(hooks: Sequence[Hook], record: Record) -> None:
         except (KeyboardInterrupt, SystemExit):
             raise  # the process is asked to end
         except BaseException as failure:  # noqa: BLE001 a hook's failure, even a cancellation, is not the call's
-            # without what was being handled when the hook was called, which may name a session
-            lines = "".join(traceback.format_exception(failure, chain=False))
-            _log.error("a hook failed on %s\n%s", type(record).__name__, lines.rstrip())
+            log_failure(failure, record)
+
+
+def log_failure(failure: BaseException, record: Record) -> None:
+    """Log what a hook has raised on ``record``."""
+    # without what was being handled when the hook was called, which may name a session
+    lines = "".join(traceback.format_exception(failure, chain=False))
+    _log.error("a hook failed on %s\n%s", type(record).__name__, lines.rstrip())
