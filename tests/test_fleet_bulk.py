@@ -143,7 +143,7 @@ async def test_a_feeder_that_is_interrupted_leaves_its_rows_to_the_next_run(
             await until(lambda: server.xlen("taskiq") == 30)
         assert feeder.stderr is not None
         feeder.send_signal(signal.SIGINT)
-        assert b"stopping: 30 in flight" in await feeder.stderr.readline()
+        assert b"stopping: waiting for 30 in flight" in await feeder.stderr.readline()
         feeder.send_signal(signal.SIGINT)
         out, _ = await feeder.communicate()
     assert feeder.returncode == 130

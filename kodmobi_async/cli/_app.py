@@ -9,7 +9,7 @@ from typing import Annotated, Final, cast
 
 import typer
 
-from kodmobi_async._values.errors import KodmobiError, Outcome
+from kodmobi_async import KodmobiError, Outcome
 from kodmobi_async._version import __version__
 from kodmobi_async.cli import _bulk_commands, _login_commands
 from kodmobi_async.cli._emulate import demonstrate

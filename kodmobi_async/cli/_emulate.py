@@ -6,8 +6,7 @@ import asyncio
 import itertools
 from typing import Final, TypeVar
 
-from kodmobi_async._calls.client import KodmobiClient
-from kodmobi_async._values.errors import CooldownError
+from kodmobi_async import CooldownError, KodmobiClient
 from kodmobi_async.cli._emulator import line
 from kodmobi_async.cli._exits import ExitCode
 from kodmobi_async.cli._output import Output, seconds

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from ulid import ULID
 
-from kodmobi_async._values.errors import ConfigurationError
-from kodmobi_async._values.settings import API_KEY_VARIABLE
+from kodmobi_async import ConfigurationError
 from kodmobi_async.cli._exits import ExitCode
 from kodmobi_async.cli._output import clock, seconds
+from kodmobi_async.cli._variables import API_KEY_VARIABLE
 from kodmobi_async.emulator import Emulator
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import attrs
 
-from kodmobi_async._values.errors import ConfigurationError
-from kodmobi_async.cli._journal import State
+from kodmobi_async import ConfigurationError
 from kodmobi_async.cli._rows import STANDARD_INPUT
+from kodmobi_async.journal import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

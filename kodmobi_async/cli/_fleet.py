@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
-from kodmobi_async._values.errors import ConfigurationError
+from kodmobi_async import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from kodmobi_async._values.models import SendResult
+    from kodmobi_async import SendResult
     from kodmobi_async.cli._rows import Row
 
 __all__ = ("fleet",)

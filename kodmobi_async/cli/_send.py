@@ -6,15 +6,13 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from kodmobi_async._values.errors import CooldownError, Outcome
-from kodmobi_async._values.settings import check_max_wait
+from kodmobi_async import ConfigurationError, CooldownError, Outcome
 from kodmobi_async.cli._connect import connected
 from kodmobi_async.cli._exits import ExitCode
 from kodmobi_async.cli._output import clock, seconds
 
 if TYPE_CHECKING:
-    from kodmobi_async._calls.client import KodmobiClient
-    from kodmobi_async._values.models import SendResult, SessionChannel
+    from kodmobi_async import KodmobiClient, SendResult, SessionChannel
     from kodmobi_async.cli._connect import Connection
     from kodmobi_async.cli._output import Output
 
@@ -26,7 +24,8 @@ _SLACK: Final = 1.0
 
 async def send(connection: Connection, output: Output, session_id: str, channel: str, max_wait: float) -> int:
     """Send a code, and show what became of it."""
-    check_max_wait(max_wait)
+    if not max_wait >= 0:
+        raise ConfigurationError("--max-wait takes 0 or more seconds")
     async with connected(connection, output, session_id) as client:
         result = await _send_when_possible(client, output, session_id, channel, max_wait)
     if output.as_json:

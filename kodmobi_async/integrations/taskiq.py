@@ -29,7 +29,7 @@ from taskiq.result_backends.dummy import DummyResultBackend
 from ulid import ULID
 
 from kodmobi_async._calls.client import KodmobiClient
-from kodmobi_async._rules.requests import canonical_channel, canonical_session_id
+from kodmobi_async._rules.requests import normalize_channel, normalize_session_id
 from kodmobi_async._values.errors import (
     ClientClosedError,
     ConfigurationError,
@@ -283,7 +283,7 @@ class _Feed:
     async def add(self, request: SendRequest, task_id: Callable[[SendRequest], str] | None) -> SendOutcome | None:
         """Put a request into the queue; return its outcome if it cannot be."""
         try:
-            canonical = SendRequest(canonical_session_id(request.session_id), canonical_channel(request.channel))
+            canonical = SendRequest(normalize_session_id(request.session_id), normalize_channel(request.channel))
             task = await self._kick(canonical, None if task_id is None else task_id(request))
         except KodmobiError as error:
             return SendOutcome(request, error=error)
@@ -340,4 +340,4 @@ async def _each(
 
 
 def _ulid(request: SendRequest) -> ULID:
-    return ULID.from_str(canonical_session_id(request.session_id))
+    return ULID.from_str(normalize_session_id(request.session_id))
