@@ -223,7 +223,7 @@ def test_rows_that_failed_can_be_given_in_again(
     assert len(service.emulator.ledger) == 3
 
 
-def test_repeats_wait_aside_with_max_wait(
+def test_repeats_are_postponed_with_max_wait(
     service: Background, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source.write_text(f"{ONE},sms\n{ONE},sms\n{TWO},sms\n")

@@ -309,7 +309,7 @@ def test_a_row_that_the_service_finds_too_soon_is_tried_again_later_and_its_inte
     assert (summary(capsys)["sent"], sends(service)) == (1, 3)
 
 
-def test_a_run_killed_while_a_row_waits_aside_sends_that_row_later(
+def test_a_run_killed_while_a_row_is_postponed_sends_that_row_later(
     service: Background, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "rows.csv"

@@ -16,7 +16,6 @@ from kodmobi_async.cli._emulate import demonstrate
 from kodmobi_async.cli._emulator_options import emulator
 from kodmobi_async.cli._exits import MEANINGS, ExitCode, exit_code, facts, sentence
 from kodmobi_async.cli._output import Output
-from kodmobi_async.cli._web_demo import demonstrate_in_browser
 
 __all__ = ("run",)
 
@@ -89,6 +88,8 @@ def demo(
 ) -> int:
     """Show the main job: send, be blocked, wait, send again; against an emulator."""
     if web:
+        from kodmobi_async.cli._web_demo import demonstrate_in_browser  # noqa: PLC0415 its web server costs a start
+
         return asyncio.run(demonstrate_in_browser(Output(), window, port))
     return asyncio.run(demonstrate(Output(), window))
 

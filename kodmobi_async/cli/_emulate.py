@@ -78,7 +78,7 @@ async def _refusal(client: KodmobiClient, session_id: str) -> CooldownError | No
 
 def _show_requests(emulator: Emulator, output: Output) -> int:
     requests = emulator.requests["send"]
-    output.tell("emulator", f"requests to send so far: {requests}")
+    output.field("emulator", f"requests to send so far: {requests}")
     return requests
 
 
