@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kodmobi_async._calls.client import KodmobiClient
     from kodmobi_async._rules.cooldown import CooldownTracker, MemoryCooldownTracker, Reservation
     from kodmobi_async._rules.normalize import normalize_code, normalize_phone
+    from kodmobi_async._rules.requests import normalize_channel, normalize_session_id
     from kodmobi_async._values.channel import Channel
     from kodmobi_async._values.errors import (
         AuthenticationError,
@@ -139,8 +140,10 @@ __all__ = (
     "WrongCodeError",
     "WrongLoopError",
     "__version__",
+    "normalize_channel",
     "normalize_code",
     "normalize_phone",
+    "normalize_session_id",
 )
 
 # Where each public name stands.
@@ -149,6 +152,7 @@ _HOMES: Final = {
     "_calls.client": "KodmobiClient",
     "_rules.cooldown": "CooldownTracker MemoryCooldownTracker Reservation",
     "_rules.normalize": "normalize_code normalize_phone",
+    "_rules.requests": "normalize_channel normalize_session_id",
     "_values.channel": "Channel",
     "_values.errors": (
         "AuthenticationError BadRequestError BalanceError BulkStoppedError ChallengeError "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kodmobi_async.cli._bulk import Options, bulk
+from kodmobi_async.cli._bulk import bulk
+from kodmobi_async.cli._bulk_options import Options
 from kodmobi_async.cli._connect import Connection
 from kodmobi_async.cli._files import Files
 from kodmobi_async.cli._output import Output

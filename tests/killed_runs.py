@@ -11,6 +11,7 @@ run that ends before its moment has come is the last.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -21,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 from faulty_disk import FaultyDisk
 
 from kodmobi_async import KodmobiClient
-from kodmobi_async.cli import _journal, main
+from kodmobi_async.cli import main
+from kodmobi_async.journal import Journal, State, _file
 
 if TYPE_CHECKING:
     import sqlite3
@@ -45,7 +47,7 @@ class Killer:
 def arm(moment: str, number: int) -> None:
     """Make this process kill itself at a moment."""
     killer = Killer(number)
-    commit, send = _journal._commit, KodmobiClient.send
+    commit, send = _file.commit, KodmobiClient.send
     done = {"written": "write", "synced": "sync"}.get(moment)
 
     def before(call: str) -> int:
@@ -71,12 +73,37 @@ def arm(moment: str, number: int) -> None:
         return result
 
     FaultyDisk(before=before, after=after, half=killer.strike if moment == "half written" else None)
-    _journal._commit = fatal_commit
+    _file.commit = fatal_commit
     KodmobiClient.send = fatal_send  # type: ignore[method-assign] # the point of this program
 
 
+async def script(source: Path, base_url: str) -> int:
+    """Do what the command does, as a script of a user's own would."""
+    lines = source.read_text().splitlines()
+    requests = [(session, channel) for session, _, channel in (line.partition(",") for line in lines)]
+    concurrency = int(os.environ["CONCURRENCY"])
+    counts: dict[str, int] = {"sent": 0, "refused": 0, "unknown": 0, "confirmed": 0}
+    unknown = ""
+    async with (
+        KodmobiClient(base_url=base_url) as client,
+        Journal.open(f"{source}.journal") as journal,
+        client.send_many(requests, journal=journal, concurrency=concurrency) as outcomes,
+    ):
+        async for _ in outcomes:
+            pass
+        async for entry in journal.outcomes():
+            counts[entry.state.word] += 1
+            counts["confirmed"] += "confirmed" in (entry.detail or "")
+            if entry.state is State.UNKNOWN:
+                unknown += f"{entry.session_id},{entry.channel}\n"
+    Path(f"{source}.unknown").write_text(unknown)
+    sys.stdout.write(json.dumps({"rows": len(lines), **counts}))
+    sys.stdout.flush()
+    return 0 if counts["sent"] == len(lines) else 8
+
+
 def run(source: Path, base_url: str, kill: tuple[str, int] | None) -> int:
-    """Run the command in a child; its output goes to a file beside the input."""
+    """Run the command, or a script, in a child; its output goes to a file beside the input."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -84,6 +111,8 @@ def run(source: Path, base_url: str, kill: tuple[str, int] | None) -> int:
         arm(*kill)
     with source.with_suffix(".json").open("w") as output:
         os.dup2(output.fileno(), 1)
+    if os.environ["KIND"] == "script":
+        os._exit(asyncio.run(script(source, base_url)))
     args = ["bulk", str(source), "--journal", f"{source}.journal", "--base-url", base_url, "--json"]
     os._exit(main([*args, "--concurrency", os.environ["CONCURRENCY"], "--quiet", "--unknown", f"{source}.unknown"]))
 

@@ -153,11 +153,11 @@ def test_a_turn_is_compared_with_the_bare_calls_right_before_and_after_it() -> N
 @pytest.mark.usefixtures("importable")
 def test_session_ids_are_different_ulids() -> None:
     from benchmarks.worker import session_ids  # noqa: PLC0415 importable only here
-    from kodmobi_async._rules.requests import canonical_session_id  # noqa: PLC0415 beside the other
+    from kodmobi_async._rules.requests import normalize_session_id  # noqa: PLC0415 beside the other
 
     ids = session_ids(1_000)
     assert len(set(ids)) == 1_000
-    assert [canonical_session_id(each) for each in ids] == ids
+    assert [normalize_session_id(each) for each in ids] == ids
 
 
 @pytest.mark.usefixtures("importable")

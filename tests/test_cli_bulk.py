@@ -223,7 +223,7 @@ def test_rows_that_failed_can_be_given_in_again(
     assert len(service.emulator.ledger) == 3
 
 
-def test_repeats_wait_aside_with_max_wait(
+def test_repeats_are_postponed_with_max_wait(
     service: Background, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source.write_text(f"{ONE},sms\n{ONE},sms\n{TWO},sms\n")
@@ -494,7 +494,7 @@ def wait_for_sends(service: Background, number: int) -> None:
         time.sleep(0.01)
 
 
-def test_ctrl_c_lets_what_is_under_way_come_to_its_end(service: Background, source: Path, tmp_path: Path) -> None:
+def test_ctrl_c_lets_what_is_in_flight_finish(service: Background, source: Path, tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     args = [str(source), "--base-url", service.emulator.base_url, "--json", "--journal", str(journal)]
     script(service, Fault.delay(1.0))
@@ -504,7 +504,7 @@ def test_ctrl_c_lets_what_is_under_way_come_to_its_end(service: Background, sour
         out, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert counts(out) == {"sent": 1, "left": 2}
-    assert "stopping: 1 in flight come to their end" in err
+    assert "stopping: waiting for 1 in flight" in err
     assert len(service.emulator.ledger) == 1
     assert bulk(service, source, "--journal", str(journal), "--quiet") == 0
     assert len(service.emulator.ledger) == 3

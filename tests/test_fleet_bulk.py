@@ -143,7 +143,7 @@ async def test_a_feeder_that_is_interrupted_leaves_its_rows_to_the_next_run(
             await until(lambda: server.xlen("taskiq") == 30)
         assert feeder.stderr is not None
         feeder.send_signal(signal.SIGINT)
-        assert b"stopping: 30 in flight" in await feeder.stderr.readline()
+        assert b"stopping: waiting for 30 in flight" in await feeder.stderr.readline()
         feeder.send_signal(signal.SIGINT)
         out, _ = await feeder.communicate()
     assert feeder.returncode == 130
@@ -163,12 +163,12 @@ def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
 
 
 def test_a_server_that_is_not_there_is_said_to_be(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--queue: the server is not to be had" in refused(capsys, str(rows), "--queue", "redis://127.0.0.1:9")
+    assert "--queue: the server is unavailable" in refused(capsys, str(rows), "--queue", "redis://127.0.0.1:9")
 
 
 def test_an_address_that_is_none_is_not_repeated(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, str(rows), "--queue", "nothing://user:secret@host")
-    assert "--queue: the server is not to be had" in said
+    assert "--queue: the server is unavailable" in said
     assert "secret" not in said
 
 

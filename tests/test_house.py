@@ -161,7 +161,26 @@ def test_only_the_transport_and_its_pool_know_aiohttp() -> None:
     assert {name for name in importers("aiohttp") if name.partition(".")[0] not in doors} == {
         "_io.pool",
         "_io.transport",
+        "cli._web_demo",  # a web service of its own, imported when it is asked for
     }
+
+
+def test_the_command_line_is_a_user_like_any_other() -> None:
+    for name, imports in modules().items():
+        if comes_from(name, "cli"):
+            private = {each for each in imports if re.match(r"kodmobi_async\.(_|[a-z_]+\._)", each)}
+            foreign = {each for each in private if not comes_from(each, "kodmobi_async.cli")}
+            assert {each for each in foreign if not comes_from(each, "kodmobi_async._version")} == set(), name
+
+
+def test_doors_are_opened_by_their_names_alone() -> None:
+    rooms = [f"kodmobi_async.{room}" for room in ROOMS]
+    for name, imports in modules().items():
+        door = f"kodmobi_async.{name.partition('.')[0]}"
+        for each in imports:
+            if not re.match(r"kodmobi_async\.[a-z]+\._", each) or any(comes_from(each, room) for room in rooms):
+                continue
+            assert comes_from(each, door), f"{name} imports {each}"
 
 
 def test_only_what_pydantic_asks_for_knows_pydantic() -> None:

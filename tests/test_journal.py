@@ -24,10 +24,10 @@ from faulty_disk import FULL, IOERR_FSYNC, IOERR_WRITE, FaultyDisk
 from ulid import ULID
 
 from kodmobi_async import ConfigurationError
-from kodmobi_async.cli import _journal, main
-from kodmobi_async.cli._journal import APPLICATION_ID, SCHEMA_VERSION, Journal, JournalError, State
-from kodmobi_async.cli._rows import Row
+from kodmobi_async.cli import main
 from kodmobi_async.emulator import Emulator, Fault
+from kodmobi_async.journal import Entry, Journal, JournalError, State, _file
+from kodmobi_async.journal._file import APPLICATION_ID, SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,13 +80,14 @@ def sqlite_is_in_reach() -> bool:
 needs_sqlite = pytest.mark.skipif(not sqlite_is_in_reach(), reason="SQLite is built into this Python, out of reach")
 
 
-def row(line: int) -> Row:
-    return Row(str(ULID()), "sms", line, b"")
+def row(number: int) -> Entry:
+    return Entry(number, str(ULID()), "sms")
 
 
 # -- killed at any moment ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["command", "script"])
 @pytest.mark.parametrize(
     ("moment", "step", "long_step"),
     [
@@ -102,14 +103,14 @@ def row(line: int) -> Row:
     ],
 )
 def test_a_run_killed_at_any_moment_goes_on_and_delivers_no_row_twice(
-    service: Background, tmp_path: Path, moment: str, step: int, long_step: int
+    service: Background, tmp_path: Path, moment: str, step: int, long_step: int, *, kind: str
 ) -> None:
     step, batch = (long_step, 5) if EVERY_KILL else (step, 4)
     ended: list[dict[str, Any]] = []
     for first in range(1, 100_000 if EVERY_KILL else 2, step * batch):
         sources = [tmp_path / f"{number}.csv" for number in range(first, first + step * batch, step)]
         sessions = {str(source): write_input(service, source, ROWS, unknown=3) for source in sources}
-        for end in driven(service.emulator.base_url, moment, str(first), str(step), *map(str, sources)):
+        for end in driven(kind, service.emulator.base_url, moment, str(first), str(step), *map(str, sources)):
             check(service, end, sessions[end["source"]])
             ended.append(end)
         if ended[-1]["killed"] != KILLED:
@@ -120,9 +121,9 @@ def test_a_run_killed_at_any_moment_goes_on_and_delivers_no_row_twice(
     assert killed >= 3
 
 
-def driven(*args: str) -> list[dict[str, Any]]:
+def driven(kind: str, *args: str) -> list[dict[str, Any]]:
     command = [sys.executable, str(Path(__file__).with_name("killed_runs.py")), *args]
-    environment = {**os.environ, "CONCURRENCY": str(CONCURRENCY)}
+    environment = {**os.environ, "CONCURRENCY": str(CONCURRENCY), "KIND": kind}
     done = subprocess.run(command, check=False, capture_output=True, encoding="utf-8", timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -187,8 +188,8 @@ def test_of_rows_that_are_alike_one_alone_has_an_intent(
     intended: list[int] = []
     intend = Journal.intend
 
-    async def noted(self: Journal, row: Row) -> None:
-        intended.append(row.line)
+    async def noted(self: Journal, row: Entry) -> None:
+        intended.append(row.number)
         await intend(self, row)
 
     monkeypatch.setattr(Journal, "intend", noted)
@@ -308,7 +309,7 @@ def test_a_row_that_the_service_finds_too_soon_is_tried_again_later_and_its_inte
     assert (summary(capsys)["sent"], sends(service)) == (1, 3)
 
 
-def test_a_run_killed_while_a_row_waits_aside_sends_that_row_later(
+def test_a_run_killed_while_a_row_is_postponed_sends_that_row_later(
     service: Background, tmp_path: Path, journal: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "rows.csv"
@@ -398,7 +399,7 @@ async def test_a_row_that_waits_for_the_end_of_a_limit_does_not_look_as_if_it_ha
     killed = tmp_path / "killed"  # as the disk would have it then
     for end in ("", "-wal"):
         await asyncio.to_thread(shutil.copy, f"{journal}{end}", f"{killed}{end}")
-    async with Journal.open(killed, {}) as opened:
+    async with Journal.open(killed) as opened:
         assert await opened.intents() == []
     assert await running == 0
 
@@ -413,7 +414,7 @@ async def test_a_run_that_somebody_cancels_is_cancelled(emulator: Emulator, tmp_
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with Journal.open(journal, {}) as opened:
+    async with Journal.open(journal) as opened:
         assert len(await opened.intents()) == 1
 
 
@@ -478,7 +479,7 @@ def content(path: Path) -> bytes:
 
 def open_and_close(journal: Path) -> None:
     async def run() -> None:
-        async with Journal.open(journal, SETTINGS):
+        async with Journal.open(journal, binding=SETTINGS):
             pass
 
     asyncio.run(run())
@@ -486,7 +487,7 @@ def open_and_close(journal: Path) -> None:
 
 def test_a_damaged_journal_is_refused(journal: Path) -> None:
     async def fill() -> None:
-        async with Journal.open(journal, SETTINGS) as opened:
+        async with Journal.open(journal, binding=SETTINGS) as opened:
             for line in range(1, 2_000):
                 opened.settle(row(line), State.SENT, "x" * 50)
 
@@ -502,16 +503,16 @@ def test_a_damaged_journal_is_refused(journal: Path) -> None:
 async def test_a_second_process_is_refused_while_the_first_one_runs(journal: Path) -> None:
     code = (
         "import asyncio, pathlib, sys\n"
-        "from kodmobi_async.cli._journal import Journal\n"
+        "from kodmobi_async.journal import Journal\n"
         "async def main():\n"
-        "    async with Journal.open(pathlib.Path(sys.argv[1]), {}): pass\n"
+        "    async with Journal.open(sys.argv[1]): pass\n"
         "try: asyncio.run(main())\n"
         "except Exception as error: print(error)\n"
     )
-    async with Journal.open(journal, SETTINGS) as opened:
+    async with Journal.open(journal, binding=SETTINGS) as opened:
         await opened.intend(row(1))
         with pytest.raises(ConfigurationError, match="in use"):
-            async with Journal.open(journal, SETTINGS):
+            async with Journal.open(journal, binding=SETTINGS):
                 pass
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", code, str(journal), stdout=asyncio.subprocess.PIPE
@@ -537,12 +538,12 @@ def test_a_changed_input_and_another_channel_are_refused_before_anything_is_sent
 
 
 async def test_a_journal_of_a_version_that_wrote_fewer_settings_goes_on(journal: Path) -> None:
-    async with Journal.open(journal, SETTINGS):
+    async with Journal.open(journal, binding=SETTINGS):
         pass
-    async with Journal.open(journal, {**SETTINGS, "--session-column": ""}):
+    async with Journal.open(journal, binding={**SETTINGS, "--session-column": ""}):
         pass
     with pytest.raises(ConfigurationError, match="--session-column has changed"):
-        async with Journal.open(journal, {**SETTINGS, "--session-column": "id"}):
+        async with Journal.open(journal, binding={**SETTINGS, "--session-column": "id"}):
             pass
 
 
@@ -587,20 +588,20 @@ async def test_an_intent_is_on_the_disk_before_it_returns_and_many_share_a_commi
         nonlocal commits
         commits += "INSERT" in statement
 
-    async with Journal.open(journal, SETTINGS) as opened:
+    async with Journal.open(journal, binding=SETTINGS) as opened:
         opened._database.set_trace_callback(count)
         await asyncio.gather(*(opened.intend(row(line)) for line in range(1, 101)))
         assert commits <= 2
-        assert [entry.line for entry in await opened.intents()] == list(range(1, 101))
+        assert [entry.number for entry in await opened.intents()] == list(range(1, 101))
         opened.settle(row(1), State.SENT)
         await opened.flush()
         assert [entry.state for entry in await opened.page(0)][:2] == [State.SENT, State.INTENT]
-    async with Journal.open(journal, SETTINGS) as opened:
-        assert opened.last_line == 100
+    async with Journal.open(journal, binding=SETTINGS) as opened:
+        assert opened.last_number == 100
 
 
 async def test_a_full_disk_fails_the_intent_and_all_after_it_and_keeps_what_was_written(journal: Path) -> None:
-    async with Journal.open(journal, SETTINGS) as opened:
+    async with Journal.open(journal, binding=SETTINGS) as opened:
         await opened.intend(row(1))
         pages = opened._database.execute("PRAGMA page_count").fetchone()[0]
         opened._database.execute(f"PRAGMA max_page_count = {pages}")
@@ -612,14 +613,14 @@ async def test_a_full_disk_fails_the_intent_and_all_after_it_and_keeps_what_was_
             await opened.intend(row(1))
         with pytest.raises(JournalError, match="full"):
             await opened.flush()
-    async with Journal.open(journal, SETTINGS) as opened:
-        assert [(entry.line, entry.state) for entry in await opened.page(0)] == [(1, State.INTENT)]
+    async with Journal.open(journal, binding=SETTINGS) as opened:
+        assert [(entry.number, entry.state) for entry in await opened.page(0)] == [(1, State.INTENT)]
 
 
 async def test_what_comes_while_a_write_fails_fails_with_it(journal: Path) -> None:
-    async with Journal.open(journal, SETTINGS) as opened:
+    async with Journal.open(journal, binding=SETTINGS) as opened:
         opened._database.execute("PRAGMA max_page_count = 1")
-        first = asyncio.create_task(opened.intend(Row("x" * 9_000, "sms", 1, b"")))
+        first = asyncio.create_task(opened.intend(Entry(1, "x" * 9_000, "sms")))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         second = asyncio.create_task(opened.intend(row(2)))
@@ -633,8 +634,8 @@ async def test_whatever_keeps_the_journal_from_being_written_is_told_to_all_who_
     def commit(*_: object) -> None:
         raise MemoryError
 
-    async with Journal.open(journal, SETTINGS) as opened:
-        monkeypatch.setattr(_journal, "_commit", commit)
+    async with Journal.open(journal, binding=SETTINGS) as opened:
+        monkeypatch.setattr(_file, "commit", commit)
         with pytest.raises(JournalError, match="MemoryError"):
             await opened.intend(row(1))
 
@@ -643,7 +644,7 @@ async def test_what_waits_to_be_written_is_written_however_often_the_closing_is_
     going, released = asyncio.Event(), threading.Event()
 
     async def work() -> None:
-        async with Journal.open(journal, SETTINGS) as opened:
+        async with Journal.open(journal, binding=SETTINGS) as opened:
             await opened.intend(row(1))
             opened._thread.submit(released.wait, 30)  # a slow disk
             for line in range(2, 51):
@@ -662,12 +663,12 @@ async def test_what_waits_to_be_written_is_written_however_often_the_closing_is_
     released.set()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with Journal.open(journal, SETTINGS) as opened:
+    async with Journal.open(journal, binding=SETTINGS) as opened:
         assert len(await opened.page(0)) == 100
 
 
 async def test_an_intent_whose_caller_has_gone_is_written_and_holds_up_nobody(journal: Path) -> None:
-    async with Journal.open(journal, SETTINGS) as opened:
+    async with Journal.open(journal, binding=SETTINGS) as opened:
         first, second = (asyncio.create_task(opened.intend(row(line))) for line in (1, 2))
         await asyncio.sleep(0)
         first.cancel()
@@ -677,7 +678,7 @@ async def test_an_intent_whose_caller_has_gone_is_written_and_holds_up_nobody(jo
 
 
 async def test_a_state_that_no_version_has_written_is_an_error_that_says_so(journal: Path) -> None:
-    async with Journal.open(journal, SETTINGS) as opened:
+    async with Journal.open(journal, binding=SETTINGS) as opened:
         opened._database.execute("INSERT INTO row VALUES (1, '', '', 0, 99, NULL)")
         with pytest.raises(JournalError, match="cannot be read"):
             await opened.page(0)

@@ -39,7 +39,7 @@ from kodmobi_async import (
 from kodmobi_async._rules.exchange import MAX_BODY_BYTES, Request, Response
 from kodmobi_async._rules.http_dates import date_of
 from kodmobi_async._rules.refusals import outcome_of, read_error
-from kodmobi_async._rules.requests import canonical_channel, canonical_session_id, channels_request, send_request
+from kodmobi_async._rules.requests import channels_request, normalize_channel, normalize_session_id, send_request
 from kodmobi_async._rules.responses import read_channels, read_send
 from kodmobi_async._values.assumptions import MAX_WAIT_SECONDS, SHORTEST_BLOCK, WINDOW
 
@@ -138,7 +138,7 @@ def test_channels_are_asked_for_with_or_without_a_session() -> None:
     ],
 )
 def test_a_session_id_has_one_canonical_spelling(given_id: ULID | str, canonical: str) -> None:
-    assert canonical_session_id(given_id) == canonical
+    assert normalize_session_id(given_id) == canonical
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_session_id_has_one_canonical_spelling(given_id: ULID | str, canonical
 )
 def test_what_is_no_ulid_is_refused_without_being_repeated(wrong: str) -> None:
     with pytest.raises(InvalidRequestError, match="not a ULID") as caught:
-        canonical_session_id(wrong)
+        normalize_session_id(wrong)
     error = caught.value
     assert error.outcome is Outcome.NOT_SENT
     assert not wrong.strip() or wrong not in f"{error} {error!r}"
@@ -185,20 +185,20 @@ def test_what_is_no_ulid_is_refused_without_being_repeated(wrong: str) -> None:
 @pytest.mark.parametrize("wrong", [None, 1, 1.5, True, SESSION.encode(), [SESSION], object()])
 def test_a_session_id_or_channel_of_another_type_is_refused_by_the_name_of_its_type(wrong: Any) -> None:
     with pytest.raises(InvalidRequestError, match=f"session_id must be .* not {type(wrong).__name__}") as caught:
-        canonical_session_id(wrong)
+        normalize_session_id(wrong)
     assert SESSION not in str(caught.value)
     with pytest.raises(InvalidRequestError, match=f"channel must be .* not {type(wrong).__name__}") as caught:
-        canonical_channel(wrong)
+        normalize_channel(wrong)
     assert SESSION not in str(caught.value)
 
 
 @given(st.text(max_size=40) | st.text("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", min_size=26))
 def test_every_text_is_one_canonical_ulid_or_refused(text: str) -> None:
     try:
-        canonical = canonical_session_id(text)
+        canonical = normalize_session_id(text)
     except InvalidRequestError:
         return
-    assert canonical_session_id(canonical) == canonical
+    assert normalize_session_id(canonical) == canonical
     assert str(ULID.from_str(canonical)) == canonical
     assert len(text) == 26
 
@@ -207,18 +207,18 @@ def test_every_text_is_one_canonical_ulid_or_refused(text: str) -> None:
 def test_every_spelling_of_a_ulid_leads_to_the_same_one(ulid: ULID, data: st.DataObject) -> None:
     looks = {"0": "0oO", "1": "1iIlL"}
     spelling = "".join(data.draw(st.sampled_from(looks.get(char, char + char.lower()))) for char in str(ulid))
-    assert canonical_session_id(spelling) == str(ulid) == canonical_session_id(ulid)
+    assert normalize_session_id(spelling) == str(ulid) == normalize_session_id(ulid)
 
 
 @pytest.mark.parametrize("channel", list(Channel))
 def test_a_documented_channel_is_known_in_any_case(channel: Channel) -> None:
     for spelling in (channel, channel.value, channel.value.upper(), channel.value.title()):
-        assert canonical_channel(spelling) is channel
+        assert normalize_channel(spelling) is channel
 
 
 @pytest.mark.parametrize("name", ["viber", "push", "sms2", "SMS.v2", "x", "7", "a_b-c.d", "x" * 64, "Viber"])
 def test_any_other_channel_name_passes_as_it_is(name: str) -> None:
-    assert canonical_channel(name) == name
+    assert normalize_channel(name) == name
 
 
 def test_a_channel_of_a_users_own_enum_goes_out_by_its_value() -> None:
@@ -226,8 +226,8 @@ def test_a_channel_of_a_users_own_enum_goes_out_by_its_value() -> None:
         KNOWN = "SMS"
         OTHER = "push"
 
-    assert canonical_channel(Ours.KNOWN) is Channel.SMS
-    assert send_request(SESSION, canonical_channel(Ours.OTHER)) == send_request(SESSION, "push")
+    assert normalize_channel(Ours.KNOWN) is Channel.SMS
+    assert send_request(SESSION, normalize_channel(Ours.OTHER)) == send_request(SESSION, "push")
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_a_channel_of_a_users_own_enum_goes_out_by_its_value() -> None:
 )
 def test_what_is_no_channel_name_is_refused_without_being_repeated(wrong: str) -> None:
     with pytest.raises(InvalidRequestError, match="channel is not a channel name") as caught:
-        canonical_channel(wrong)
+        normalize_channel(wrong)
     error = caught.value
     assert error.outcome is Outcome.NOT_SENT
     assert not wrong.strip() or wrong not in f"{error} {error!r}"
@@ -271,11 +271,11 @@ def test_what_is_no_channel_name_is_refused_without_being_repeated(wrong: str) -
 @given(st.text(max_size=70) | st.text(printable, max_size=10))
 def test_every_text_is_a_stable_channel_name_or_refused(text: str) -> None:
     try:
-        channel = canonical_channel(text)
+        channel = normalize_channel(text)
     except InvalidRequestError:
         return
     assert channel.lower() == text.lower()
-    assert canonical_channel(channel) == channel
+    assert normalize_channel(channel) == channel
     assert channel.isascii()
 
 

@@ -217,6 +217,7 @@ DOORS = (
     "integrations.opentelemetry",
     "integrations.prometheus",
     "integrations.taskiq",
+    "journal",
     "redis",
     "sqlite",
     "testing",

@@ -194,7 +194,7 @@ async def test_a_worker_killed_in_the_middle_leaves_no_task_without_an_outcome(
     async with contextlib.AsyncExitStack() as stack:
         first = await stack.enter_async_context(started(emulator, valkey.url, worker))
         requests = [(session, "sms") for session in sessions]
-        async for outcome in send_through(resend, requests, outstanding=len(sessions), remind=3.0):
+        async for outcome in send_through(resend, requests, outstanding=len(sessions), requeue_after=3.0):
             if not outcomes:
                 first.kill()
                 await stack.enter_async_context(started(emulator, valkey.url, worker))

@@ -35,7 +35,8 @@ from kodmobi_async import (
 )
 from kodmobi_async.emulator import Emulator, Fault
 from kodmobi_async.integrations._plain import dump_outcome, load_outcome
-from kodmobi_async.integrations.taskiq import add_resend, pause_after, send_through
+from kodmobi_async.integrations.taskiq import add_resend, send_through
+from kodmobi_async.integrations.taskiq._worker import pause_after
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -379,7 +380,7 @@ async def test_without_a_word_from_any_worker_nobody_knows(
 
     monkeypatch.setattr(fleet.broker, "kick", lose)
     began = asyncio.get_running_loop().time()
-    (outcome,) = [outcome async for outcome in send_through(fleet.resend, [(session, "sms")], patience=30.0)]
+    (outcome,) = [outcome async for outcome in send_through(fleet.resend, [(session, "sms")], timeout=30.0)]
     assert isinstance(outcome.error, OutcomeUnknownError)
     assert asyncio.get_running_loop().time() - began == pytest.approx(30.0, abs=1.0)
 
@@ -421,7 +422,9 @@ async def test_under_its_own_id_a_request_is_sent_once_however_often_it_is_asked
     assert emulator.requests["send"] == 1
 
 
-@pytest.mark.parametrize("settings", [{"outstanding": 0}, {"poll": 0}, {"remind": -1.0}, {"patience": -1.0}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"outstanding": 0}, {"poll_interval": 0}, {"requeue_after": -1.0}, {"timeout": -1.0}], ids=str
+)
 async def test_a_wrong_number_is_refused(fleet: Fleet, settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         await anext(send_through(fleet.resend, [], **settings))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from kodmobi_async._calls.run import Run
 from kodmobi_async._values.models import SendOutcome, SendRequest
@@ -14,11 +14,30 @@ if TYPE_CHECKING:
     from types import AsyncGeneratorType, TracebackType
     from typing import Self
 
+    from kodmobi_async._calls.client import KodmobiClient
+    from kodmobi_async._calls.postponed import Item
     from kodmobi_async._calls.run import Requests
+    from kodmobi_async._rules.cooldown import CooldownTracker
     from kodmobi_async._values.models import SendResult
 
 PAUSES_IN_A_ROW: Final = 3
 """How often a run pauses for a limit of the account with no other answer in between."""
+
+
+class RunJournal(Protocol):
+    """What keeps account of a run: `kodmobi_async.journal.Journal`."""
+
+    def items(
+        self,
+        requests: Requests,
+        *,
+        client: KodmobiClient,
+        cooldowns: CooldownTracker,
+        concurrency: int,
+        retry_failed: bool,
+    ) -> AsyncIterator[Item]:
+        """Return what is read instead of the requests."""
+        ...
 
 
 class SendMany(AsyncIterator[SendOutcome]):

@@ -6,11 +6,11 @@ Above 300 lines: these docstrings are the reference of the public surface, and b
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 import attrs
 
-from kodmobi_async._calls.bulk import SendMany
+from kodmobi_async._calls.bulk import RunJournal, SendMany
 from kodmobi_async._calls.countdown import countdown
 from kodmobi_async._calls.create import Create, Creates
 from kodmobi_async._calls.engine import Engine
@@ -23,7 +23,7 @@ from kodmobi_async._io.transport import Transport
 from kodmobi_async._rules.clock import LoopClock
 from kodmobi_async._rules.cooldown import MemoryCooldownTracker
 from kodmobi_async._rules.normalize import normalize_code
-from kodmobi_async._rules.requests import canonical_channel, canonical_recipient, canonical_session_id, check_token
+from kodmobi_async._rules.requests import canonical_recipient, check_token, normalize_channel, normalize_session_id
 from kodmobi_async._values.addresses import resolve_base_url
 from kodmobi_async._values.errors import ConfigurationError, InvalidRequestError
 from kodmobi_async._values.hooks import Hook, check_hooks
@@ -34,6 +34,7 @@ from kodmobi_async._values.settings import (
     RetryPolicy,
     Secret,
     Timeout,
+    check_concurrency,
     check_language,
     check_max_wait,
     check_proxy,
@@ -200,7 +201,7 @@ class KodmobiClient:
             WrongLoopError: The client works for another event loop.
             ConfigurationError: ``max_wait`` or ``timeout`` is no number of seconds.
         """
-        session, name = canonical_session_id(session_id), canonical_channel(channel)
+        session, name = normalize_session_id(session_id), normalize_channel(channel)
         token = challenge if challenge is None else Secret(challenge)
         del challenge  # a traceback that shows variables must not show it
         wait = self._max_wait if max_wait is None else check_max_wait(max_wait)
@@ -279,7 +280,7 @@ class KodmobiClient:
         given, token = Secret(to), challenge if challenge is None else Secret(challenge)
         del to, challenge  # as above
         recipient = Secret(canonical_recipient(given.value))
-        name = None if channel is None else canonical_channel(channel)
+        name = None if channel is None else normalize_channel(channel)
         if not isinstance(send, bool):  # pyright: ignore[reportUnnecessaryIsInstance] not everyone uses a checker
             raise InvalidRequestError("send takes True or False")
         wait = self._max_wait if max_wait is None else check_max_wait(max_wait)
@@ -316,7 +317,7 @@ class KodmobiClient:
         """
         typed, token = Secret(code), challenge if challenge is None else Secret(challenge)
         del code, challenge  # as above
-        session, entered = canonical_session_id(session_id), Secret(normalize_code(typed.value))
+        session, entered = normalize_session_id(session_id), Secret(normalize_code(typed.value))
         bounds = self._timeout if timeout is None else self._bounds(timeout)
         call = Check(session, entered.value, _checked_token(token), bounds)
         await self._lifecycle.enter()
@@ -359,6 +360,8 @@ class KodmobiClient:
         concurrency: int = 64,
         max_wait: float | None = None,
         grace: float = CLOSE_GRACE,
+        journal: RunJournal | None = None,
+        retry_failed: bool = False,
     ) -> SendMany:
         """Send to many, a bounded number at a time, and return the outcomes as they finish.
 
@@ -381,16 +384,32 @@ class KodmobiClient:
                 meanwhile.
             grace: Seconds that requests in flight get to finish when the loop is left early, or cancelled; then they
                 are cancelled, too.
+            journal: A `kodmobi_async.journal.Journal`, which makes the run safe to kill: run again with the same
+                requests, it sends what was not sent before.
+            retry_failed: Whether requests that got no code in an earlier run of the journal are sent again.
 
         Raises:
-            ConfigurationError: A setting cannot be used.
+            ConfigurationError: A setting cannot be used. From the iteration: the journal is of another run.
         """
+        if journal is not None:
+            if not hasattr(journal, "items"):
+                raise ConfigurationError(f"journal takes a Journal that is open, not {type(journal).__name__}")
+            requests = cast(
+                "Requests",
+                journal.items(
+                    requests,
+                    client=self,
+                    cooldowns=self._cooldowns,
+                    concurrency=check_concurrency(concurrency),
+                    retry_failed=retry_failed,
+                ),
+            )
         return SendMany(
             requests,
             lambda request: self.send(request.session_id, request.channel, max_wait=0.0),
             remaining=lambda request: self.remaining(request.session_id, request.channel),
             worth_waiting=lambda request, max_wait: self._ends.worth_waiting(
-                canonical_session_id(request.session_id), max_wait
+                normalize_session_id(request.session_id), max_wait
             ),
             concurrency=concurrency,
             max_wait=self._max_wait if max_wait is None else max_wait,
@@ -398,6 +417,19 @@ class KodmobiClient:
         )
 
     # -- state ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def base_url(self) -> str:
+        """Address and path prefix of the API, checked."""
+        return self._base_url
+
+    def session_left(self, session_id: ULID | str) -> float | None:
+        """Return the seconds until a session ends, as far as responses have said; ``None`` if that is not known.
+
+        Raises:
+            InvalidRequestError: This is no session.
+        """
+        return self._ends.left(normalize_session_id(session_id))
 
     async def channels(self, session_id: ULID | str | None = None) -> tuple[SessionChannel, ...]:
         """Return the project's channels; with a session, each with its current ``timeout`` for it.
@@ -418,7 +450,7 @@ class KodmobiClient:
             ClientClosedError: The client is closed, or was closed before the call ended.
             WrongLoopError: The client works for another event loop.
         """
-        call = channels_call(None if session_id is None else canonical_session_id(session_id), self._timeout)
+        call = channels_call(None if session_id is None else normalize_session_id(session_id), self._timeout)
         await self._lifecycle.enter()
         return await self._lifecycle.run(call, list_channels(self._engine, call))
 
@@ -433,7 +465,7 @@ class KodmobiClient:
         Raises:
             KodmobiError: As `channels`.
         """
-        call = settings_call(None if session_id is None else canonical_session_id(session_id), self._timeout)
+        call = settings_call(None if session_id is None else normalize_session_id(session_id), self._timeout)
         await self._lifecycle.enter()
         return await self._lifecycle.run(call, perform(self._engine, call))
 
@@ -453,7 +485,7 @@ class KodmobiClient:
             WrongLoopError: The client works for another event loop.
             KodmobiError: With ``refresh``, all that `channels` raises.
         """
-        session, name = canonical_session_id(session_id), canonical_channel(channel)
+        session, name = normalize_session_id(session_id), normalize_channel(channel)
         if refresh:
             await self.channels(session)
         return await self._cooldowns.remaining(session, name)
@@ -473,7 +505,7 @@ class KodmobiClient:
             InvalidRequestError: This is no session, or no channel.
             ConfigurationError: ``every`` is no number of seconds.
         """
-        session, name = canonical_session_id(session_id), canonical_channel(channel)
+        session, name = normalize_session_id(session_id), normalize_channel(channel)
         return countdown(
             lambda: self._cooldowns.remaining(session, name),
             lambda: self._ends.left(session),

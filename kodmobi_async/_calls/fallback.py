@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from kodmobi_async._rules.requests import canonical_channel
+from kodmobi_async._rules.requests import normalize_channel
 from kodmobi_async._values.errors import ChannelUnavailableError, CooldownError, InvalidRequestError, Outcome
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def canonical_channels(channels: Iterable[Channel | str]) -> tuple[Channel | str
     """
     if isinstance(channels, str):
         raise InvalidRequestError("channels takes a list of channels, not one")
-    found = {name.lower(): name for name in map(canonical_channel, channels)}
+    found = {name.lower(): name for name in map(normalize_channel, channels)}
     if not found:
         raise InvalidRequestError("channels is empty: name at least one")
     return tuple(found.values())

@@ -19,11 +19,12 @@ from kodmobi_async._values.errors import (
 from kodmobi_async._values.models import SendOutcome, SendRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ulid import ULID
 
     from kodmobi_async._values.channel import Channel
+    from kodmobi_async._values.models import SendResult
 
     Pair: TypeAlias = tuple[ULID | str, Channel | str]
 
@@ -58,6 +59,14 @@ class Item:
         if isinstance(given, SendRequest):
             return given
         raise InvalidRequestError(f"expected a SendRequest or a pair, got {type(given).__name__}")
+
+    def sent_by(self, send: Callable[[SendRequest], Awaitable[SendResult]]) -> Awaitable[SendResult]:
+        """Send it.
+
+        Raises:
+            InvalidRequestError: It is no request.
+        """
+        return send(self.checked())
 
     def not_sent(self) -> SendOutcome:
         """Return its outcome if it is not sent any more."""

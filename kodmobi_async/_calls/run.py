@@ -199,7 +199,7 @@ class Run:
                 elif self._may_read(now):
                     given = await self._source.anext() if self._source.is_async else self._source.next()
                     if given is not END:
-                        self._read.append(Item(given))
+                        self._read.append(given if isinstance(given, Item) else Item(given))
                     continue
                 elif not self._source.is_open and not self._postponed:
                     break
@@ -223,7 +223,7 @@ class Run:
         """Send the item; return its outcome, or ``None`` if it was postponed."""
         pauses = self._later.pauses.begun
         try:
-            result = await self._send(item.checked())
+            result = await item.sent_by(self._send)
         except KodmobiError as error:
             return self._judge(item, error, pauses, loop)
         except BaseException:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import cattrs
 
-from kodmobi_async._rules.requests import KNOWN_CHANNELS, canonical_session_id
+from kodmobi_async._rules.requests import KNOWN_CHANNELS, normalize_session_id
 from kodmobi_async._values.assumptions import MAX_WAIT_SECONDS
 from kodmobi_async._values.errors import InvalidRequestError
 from kodmobi_async._values.models import ChallengeSettings, CodeFormat, SessionChannel
@@ -71,7 +71,7 @@ def read_moment(value: Any) -> datetime | None:
 
 def read_session_id(named: Any) -> str:
     try:
-        return canonical_session_id(named)
+        return normalize_session_id(named)
     except InvalidRequestError:
         raise _WrongShapeError from None
 

@@ -32,7 +32,7 @@ _LONGEST_EMAIL: Final = 254
 _TOKEN: Final = re.compile(r"[!-~]{1,8192}")
 
 
-def canonical_session_id(session_id: ULID | str) -> str:
+def normalize_session_id(session_id: ULID | str) -> str:
     """Return the one spelling of a session's ULID: upper case, look-alikes resolved.
 
     Raises:
@@ -60,7 +60,7 @@ def to_ulid(session_id: str) -> ULID:
     return ULID(int(session_id.encode("ascii").translate(_TO_PYTHONS_DIGITS), 32).to_bytes(16, "big"))
 
 
-def canonical_channel(channel: Channel | str) -> Channel | str:
+def normalize_channel(channel: Channel | str) -> Channel | str:
     """Return the channel as it goes on the wire: documented names in the documentation's lower case.
 
     Raises:

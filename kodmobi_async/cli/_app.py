@@ -9,14 +9,13 @@ from typing import Annotated, Final, cast
 
 import typer
 
-from kodmobi_async._values.errors import KodmobiError, Outcome
+from kodmobi_async import KodmobiError, Outcome
 from kodmobi_async._version import __version__
 from kodmobi_async.cli import _bulk_commands, _login_commands
 from kodmobi_async.cli._emulate import demonstrate
 from kodmobi_async.cli._emulator_options import emulator
 from kodmobi_async.cli._exits import MEANINGS, ExitCode, exit_code, facts, sentence
 from kodmobi_async.cli._output import Output
-from kodmobi_async.cli._web_demo import demonstrate_in_browser
 
 __all__ = ("run",)
 
@@ -89,6 +88,8 @@ def demo(
 ) -> int:
     """Show the main job: send, be blocked, wait, send again; against an emulator."""
     if web:
+        from kodmobi_async.cli._web_demo import demonstrate_in_browser  # noqa: PLC0415 its web server costs a start
+
         return asyncio.run(demonstrate_in_browser(Output(), window, port))
     return asyncio.run(demonstrate(Output(), window))
 

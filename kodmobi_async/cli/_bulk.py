@@ -11,77 +11,35 @@ import contextlib
 import json
 import secrets
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-import attrs
-
-from kodmobi_async._calls.bulk import PAUSES_IN_A_ROW, SendMany
-from kodmobi_async._rules.cooldown import MemoryCooldownTracker
-from kodmobi_async._rules.pacing import Gate
-from kodmobi_async._values.addresses import resolve_base_url
-from kodmobi_async._values.assumptions import WINDOW
-from kodmobi_async._values.errors import (
-    BulkStoppedError,
-    CooldownError,
-    KodmobiError,
-    Outcome,
-    RateLimitedError,
-    SendInterruptedError,
-)
-from kodmobi_async._values.settings import Limits, check_concurrency, check_max_wait
+from kodmobi_async import BulkStoppedError, KodmobiError, Limits, MemoryCooldownTracker, SendInterruptedError
 from kodmobi_async.cli._connect import reached
 from kodmobi_async.cli._exits import ExitCode, facts, sentence
-from kodmobi_async.cli._files import Files, Report, check_apart
+from kodmobi_async.cli._files import Report
 from kodmobi_async.cli._fleet import fleet
-from kodmobi_async.cli._journal import Journal, JournalError, State
 from kodmobi_async.cli._progress import BAD, Tally
-from kodmobi_async.cli._resume import OF_THE_ACCOUNT, Reader, resolve
+from kodmobi_async.cli._reader import Reader
 from kodmobi_async.cli._rows import BadRow, InputError
+from kodmobi_async.cli._sending import FleetSending, OwnSending, Sending, entry_of
+from kodmobi_async.journal import Journal, JournalError, State
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Callable, Generator
 
-    from kodmobi_async._calls.client import KodmobiClient
-    from kodmobi_async._values.models import SendOutcome, SendRequest, SendResult
+    from kodmobi_async import KodmobiClient, SendMany, SendOutcome, SendResult
+    from kodmobi_async.cli._bulk_options import Options
     from kodmobi_async.cli._connect import Connection
-    from kodmobi_async.cli._journal import Entry
     from kodmobi_async.cli._output import Output
     from kodmobi_async.cli._rows import Input, Row
+    from kodmobi_async.journal import Entry
 
-__all__ = ("Options", "bulk", "check_rows")
+__all__ = ("bulk", "check_rows")
 
 T = TypeVar("T")
 
 _AT_ONCE: Final = 2
-"""The interrupt that ends the run without waiting for what is under way."""
-
-
-@attrs.frozen(kw_only=True)
-class Options:
-    """How to work the input; checked when built.
-
-    Raises:
-        ConfigurationError: One of them makes no sense.
-    """
-
-    source: str
-    channel: str | None
-    concurrency: int
-    rate: float | None
-    max_wait: float
-    journal: Path | None
-    retry_failed: bool
-    files: Files
-    quiet: bool
-    queue: str | None = attrs.field(default=None, repr=False)
-    """Where the workers are that send; ``None``: this process sends."""
-
-    def __attrs_post_init__(self) -> None:
-        check_concurrency(self.concurrency)
-        check_max_wait(self.max_wait)
-        Limits(rate=self.rate)
-        check_apart(self.source, self.journal, self.files)
+"""The interrupt that ends the run without waiting for what is in flight."""
 
 
 def check_rows(source: Input, output: Output, *, quiet: bool) -> int:
@@ -114,7 +72,6 @@ class _Run:
         self._options = options
         self._loop = asyncio.get_running_loop()
         self._tally = Tally(source.rows, self._loop.time())
-        self._gate = Gate(options.rate)
         self._cooldowns = MemoryCooldownTracker()
         self._stopping = asyncio.Event()
         self._outcomes: SendMany | None = None
@@ -124,12 +81,8 @@ class _Run:
         self._storage: str | None = None
         self._reader: Reader
         self._report: Report
-        self._client: KodmobiClient
-        self._enrol: Callable[[str], None]
-        self._hand_over: Callable[[Row], Awaitable[SendResult]] | None = None
-        self._handed_over: set[int] = set()
-        self._pairs: set[tuple[str, str]] = set()
-        """Of the rows that are about to be sent."""
+        self._sending: Sending
+        self._client: KodmobiClient | None = None
 
     async def work(self, connection: Connection) -> int:
         task = cast("asyncio.Task[int]", asyncio.current_task())
@@ -148,43 +101,37 @@ class _Run:
         return self._conclude()
 
     async def _open(self, connection: Connection, stack: contextlib.AsyncExitStack) -> None:
-        options = self._options
+        options, service = self._options, "a queue"
+        client = enrol = None
+        if options.queue is None:
+            limits = Limits(connections=options.concurrency)
+            reaching = reached(connection, self._output, limits=limits, cooldowns=self._cooldowns)
+            client, enrol = await stack.enter_async_context(reaching)
+            service = "emulated" if connection.api_key is None else client.base_url
         if options.journal is not None:
-            settings = {
+            binding = {
                 "the input": self._source.digest,
                 "--channel": options.channel or "",
                 **self._source.columns.as_settings(),
-                "the service": self._service(connection),
+                "the service": service,
             }
-            self._journal = await stack.enter_async_context(Journal.open(options.journal, settings))
+            self._journal = await stack.enter_async_context(Journal.open(options.journal, binding=binding))
         self._reader = Reader(
             self._source,
             self._journal,
             retry_failed=options.retry_failed,
             retry_open=options.queue is not None,
-            tell_bad=self._count_bad,
-            tell_done=self._count_done,
+            on_bad=self._count_bad,
+            on_done=self._count_done,
         )
         self._report = stack.enter_context(Report.open(options.files, self._source, self._fail))
-        if options.queue is not None:
-            run = self._source.digest[:16] if self._journal is not None else secrets.token_hex(8)
-            self._hand_over = await stack.enter_async_context(fleet(options.queue, run))
+        self._client = client
+        if client is not None and enrol is not None:
+            self._sending = OwnSending(client, enrol, self._journal, self._tally, self._stopping, options.rate)
             return
-        self._client, self._enrol = await stack.enter_async_context(
-            reached(
-                connection,
-                self._output,
-                limits=Limits(connections=options.concurrency),
-                cooldowns=self._cooldowns,
-            )
-        )
-
-    def _service(self, connection: Connection) -> str:
-        if self._options.queue is not None:
-            return "a queue"
-        if connection.api_key is None:
-            return "emulated"
-        return resolve_base_url(connection.base_url, allow_http=connection.allow_http)
+        run = self._source.digest[:16] if self._journal is not None else secrets.token_hex(8)
+        hand_over = await stack.enter_async_context(fleet(cast("str", options.queue), run))
+        self._sending = FleetSending(hand_over, self._journal, self._tally, self._stopping, options.rate)
 
     async def _work_through(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -193,11 +140,10 @@ class _Run:
                 progress = self._output.progress(lambda: self._now(tally.picture), lambda: self._now(tally.words))
                 await stack.enter_async_context(progress)
             try:
-                if self._journal is not None and self._hand_over is None:
-                    await resolve(
+                if self._journal is not None and self._client is not None:
+                    await self._journal.resolve(
                         self._client,
-                        self._journal,
-                        self._cooldowns,
+                        cooldowns=self._cooldowns,
                         concurrency=self._options.concurrency,
                         stopping=self._stopping.is_set,
                     )
@@ -228,8 +174,7 @@ class _Run:
         def interrupt() -> None:
             self._interrupts += 1
             if self._interrupts < _AT_ONCE:
-                under_way = self._tally.in_flight
-                self._output.remark(f"stopping: {under_way} in flight come to their end; once more ends at once")
+                self._output.remark(f"stopping: waiting for {self._tally.in_flight} in flight; once more ends at once")
                 self._stop()
             elif self._interrupts == _AT_ONCE:
                 task.cancel()
@@ -269,17 +214,7 @@ class _Run:
     async def _send_all(self) -> None:
         if self._stopping.is_set():
             return
-        outcomes = self._outcomes = SendMany(
-            self._reader.rows(),
-            self._send if self._hand_over is None else self._send_by_others,
-            remaining=self._remaining,
-            worth_waiting=self._worth_waiting,
-            concurrency=self._options.concurrency,
-            max_wait=self._options.max_wait,
-            grace=0.0,  # that is the second interrupt; the first one stops it
-            pauses=PAUSES_IN_A_ROW if self._hand_over is None else 0,  # the workers have had theirs
-            on_stop=self._stopping.set,
-        )
+        outcomes = self._outcomes = self._sending.many(self._reader.rows(), self._options)
         try:
             async for outcome in outcomes:
                 self._settle(outcome)
@@ -288,88 +223,14 @@ class _Run:
             for outcome in outcomes.unread:
                 self._settle(outcome)
 
-    async def _send(self, request: SendRequest) -> SendResult:
-        row = cast("Row", request)
-        session_id = cast("str", row.session_id)
-        blocked_for = await self._cooldowns.remaining(session_id, row.channel)
-        pair = session_id, row.channel.lower()
-        if pair in self._pairs:
-            blocked_for = WINDOW
-        if blocked_for > 0:  # an intent would say that it may have been sent
-            raise CooldownError(
-                f"{row.channel} was sent to less than a window ago; the next send may go in {blocked_for:.1f} s",
-                retry_after=blocked_for,
-                session_id=session_id,
-                channel=row.channel,
-            )
-        self._pairs.add(pair)
-        try:
-            return await self._send_alone(row, session_id)
-        finally:
-            self._pairs.discard(pair)
-
-    async def _send_alone(self, row: Row, session_id: str) -> SendResult:
-        if self._options.rate is not None:
-            await self._await_turn()
-        self._enrol(session_id)
-        self._tally.in_flight += 1
-        try:
-            if self._journal is not None:
-                await self._journal.intend(row)
-            return await self._client.send(session_id, row.channel, max_wait=0.0)
-        except (CooldownError, RateLimitedError) as error:
-            if self._journal is not None and error.outcome is not Outcome.ACCEPTED:
-                self._journal.settle(row, State.LEFT)  # it may wait now, and must not look as if it had been sent
-            raise
-        finally:
-            self._tally.in_flight -= 1
-
-    async def _send_by_others(self, request: SendRequest) -> SendResult:
-        """Have a worker send the row; it is the one to wait for cooldowns."""
-        row = cast("Row", request)
-        if self._options.rate is not None:
-            await self._await_turn()
-        self._tally.in_flight += 1
-        try:
-            if self._journal is not None:
-                await self._journal.intend(row)
-            assert self._hand_over is not None  # noqa: S101 chosen by that
-            self._handed_over.add(row.line)
-            return await self._hand_over(row)
-        finally:
-            self._tally.in_flight -= 1
-
-    async def _remaining(self, request: SendRequest) -> float:
-        if self._hand_over is not None:
-            return WINDOW if cast("Row", request).line in self._handed_over else 0.0  # a worker may have it
-        return await self._client.remaining(request.session_id, request.channel)
-
-    def _worth_waiting(self, request: SendRequest, patience: float) -> float:
-        # the client, of this same package, is the one to know when sessions end
-        return self._client._ends.worth_waiting(  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-            str(request.session_id), patience
-        )
-
-    async def _await_turn(self) -> None:
-        """Wait for the turn that ``--rate`` gives; it is not part of the time that a send may take."""
-        now = self._loop.time()
-        turn = self._gate.opens_at(now)
-        self._gate.pass_at(turn, now)
-        if turn > now:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(turn):
-                    await self._stopping.wait()
-        if self._stopping.is_set():
-            raise SendInterruptedError("the run was stopped before the request was sent")
-
     def _settle(self, outcome: SendOutcome) -> None:
         row = cast("Row", outcome.request)
-        self._handed_over.discard(row.line)
-        state, detail = _judge(outcome)
+        self._sending.forget(row)
+        state, detail = State.of(outcome.error), _detail(outcome)
         if self._journal is not None:
             # one that was cut off stays an intent: the next run asks about it
             is_open = state is State.UNKNOWN and isinstance(outcome.error, SendInterruptedError)
-            self._journal.settle(row, State.INTENT if is_open else state, detail)
+            self._journal.settle(entry_of(row), State.INTENT if is_open else state, detail)
         self._count(row, state, detail)
 
     def _count(self, row: Row, state: State, detail: str | None) -> None:
@@ -410,25 +271,15 @@ class _Run:
         return ExitCode.SOME_FAILED if self._account is None else ExitCode.ACCOUNT
 
 
-def _judge(outcome: SendOutcome) -> tuple[State, str | None]:
-    """Return what became of a row, and what there is to say about it, in JSON."""
-    error = outcome.error
-    if error is None:
-        result = cast("SendResult", outcome.result)
-        told: dict[str, object] = {"confirmed": True} if result.confirmed else {}
-        if result.channel.type.lower() != outcome.request.channel.lower():
-            told["sent_to"] = result.channel.type
-        return State.SENT, json.dumps(told) if told else None
-    detail = json.dumps({"error": facts(error)})
-    if error.outcome is Outcome.ACCEPTED:
-        return State.SENT, detail
-    if error.outcome is Outcome.UNKNOWN:
-        return State.UNKNOWN, detail
-    if isinstance(error, (SendInterruptedError, RateLimitedError, *OF_THE_ACCOUNT)):
-        return State.LEFT, detail
-    if isinstance(error, CooldownError):
-        return State.BLOCKED, detail
-    return State.REFUSED if error.outcome is Outcome.REFUSED else State.NOT_SENT, detail
+def _detail(outcome: SendOutcome) -> str | None:
+    """Return what there is to say about the outcome of a row, in JSON."""
+    if outcome.error is not None:
+        return json.dumps({"error": facts(outcome.error)})
+    result = cast("SendResult", outcome.result)
+    told: dict[str, object] = {"confirmed": True} if result.confirmed else {}
+    if result.channel.type.lower() != outcome.request.channel.lower():
+        told["sent_to"] = result.channel.type
+    return json.dumps(told) if told else None
 
 
 def _reason(known: dict[str, Any]) -> str | None:

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from kodmobi_async._values.errors import ConfigurationError
-from kodmobi_async.cli._bulk import Options, check_rows
+from kodmobi_async import ConfigurationError
 from kodmobi_async.cli._bulk import bulk as send_rows
+from kodmobi_async.cli._bulk import check_rows
+from kodmobi_async.cli._bulk_options import Options
 from kodmobi_async.cli._columns import Columns
 from kodmobi_async.cli._connect import Connection, find_api_key
 from kodmobi_async.cli._exits import ExitCode

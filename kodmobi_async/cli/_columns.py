@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from kodmobi_async._values.errors import ConfigurationError
+from kodmobi_async import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

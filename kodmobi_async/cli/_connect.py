@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from kodmobi_async._calls.client import KodmobiClient
-from kodmobi_async._rules.requests import canonical_session_id
-from kodmobi_async._values.errors import ConfigurationError
-from kodmobi_async._values.settings import API_KEY_VARIABLE, Limits, Timeout
+from kodmobi_async import ConfigurationError, KodmobiClient, Limits, Timeout, normalize_session_id
+from kodmobi_async.cli._variables import API_KEY_VARIABLE
 from kodmobi_async.emulator import Emulator
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
-    from kodmobi_async._rules.cooldown import CooldownTracker
+    from kodmobi_async import CooldownTracker
     from kodmobi_async.cli._output import Output
 
 __all__ = ("Connection", "connected", "find_api_key", "find_secret_key", "opened", "reached")
@@ -48,7 +46,7 @@ async def connected(connection: Connection, output: Output, session_id: str | No
         ConfigurationError: The options make no sense.
         InvalidRequestError: This is no session.
     """
-    canonical = None if session_id is None or connection.api_key is not None else canonical_session_id(session_id)
+    canonical = None if session_id is None or connection.api_key is not None else normalize_session_id(session_id)
     async with reached(connection, output) as (client, enrol):
         if canonical is not None:
             enrol(canonical)

@@ -6,8 +6,7 @@ import asyncio
 import itertools
 from typing import Final, TypeVar
 
-from kodmobi_async._calls.client import KodmobiClient
-from kodmobi_async._values.errors import CooldownError
+from kodmobi_async import CooldownError, KodmobiClient
 from kodmobi_async.cli._emulator import line
 from kodmobi_async.cli._exits import ExitCode
 from kodmobi_async.cli._output import Output, seconds
@@ -79,7 +78,7 @@ async def _refusal(client: KodmobiClient, session_id: str) -> CooldownError | No
 
 def _show_requests(emulator: Emulator, output: Output) -> int:
     requests = emulator.requests["send"]
-    output.tell("emulator", f"requests to send so far: {requests}")
+    output.field("emulator", f"requests to send so far: {requests}")
     return requests
 
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from ulid import ULID
 
-from kodmobi_async._values.errors import ConfigurationError
-from kodmobi_async._values.settings import API_KEY_VARIABLE
+from kodmobi_async import ConfigurationError
 from kodmobi_async.cli._exits import ExitCode
 from kodmobi_async.cli._output import clock, seconds
+from kodmobi_async.cli._variables import API_KEY_VARIABLE
 from kodmobi_async.emulator import Emulator
 
 if TYPE_CHECKING:
@@ -144,16 +144,16 @@ def _introduce(emulator: Emulator, output: Output, *, quiet: bool) -> None:
 
 def _explain(emulator: Emulator, output: Output, address: str) -> None:
     output.say("An emulator of the kod.mobi API; no code reaches anybody.", style="bold")
-    output.tell("address", address)
+    output.field("address", address)
     control = _control(emulator)
     if control is not None:
-        output.tell("inbox", f"{control} (open it in a browser; {control}/openapi.json for programs)")
-    output.tell("key", f"{emulator.api_key} (made up; a real key has no business here)")
-    output.tell("secret key", f"{emulator.secret_key} (for verify)")
+        output.field("inbox", f"{control} (open it in a browser; {control}/openapi.json for programs)")
+    output.field("key", f"{emulator.api_key} (made up; a real key has no business here)")
+    output.field("secret key", f"{emulator.secret_key} (for verify)")
     for session_id in emulator.session_ids:
-        output.tell("session", session_id)
-    output.tell("", f"sessions live for {seconds(emulator.session_lifetime)}: --session-lifetime")
-    output.tell("", f"a channel is blocked for {seconds(emulator.window)} after a send: --window")
+        output.field("session", session_id)
+    output.field("", f"sessions live for {seconds(emulator.session_lifetime)}: --session-lifetime")
+    output.field("", f"a channel is blocked for {seconds(emulator.window)} after a send: --window")
     session_id, channel = emulator.session_ids[0], next(iter(emulator.channels), "sms")
     body = json.dumps({"session_id": session_id, "type": channel})
     output.paste(

@@ -12,7 +12,7 @@ import tempfile
 import zlib
 from typing import IO, TYPE_CHECKING, Final
 
-from kodmobi_async._values.errors import ConfigurationError
+from kodmobi_async import ConfigurationError
 
 if TYPE_CHECKING:
     import contextlib

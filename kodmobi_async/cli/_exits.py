@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
-from kodmobi_async._values.errors import (
+from kodmobi_async import (
     CooldownError,
     KodmobiError,
     Outcome,

@@ -9,9 +9,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import attrs
 
-from kodmobi_async._values.errors import ConfigurationError
-from kodmobi_async.cli._journal import State
+from kodmobi_async import ConfigurationError
 from kodmobi_async.cli._rows import STANDARD_INPUT
+from kodmobi_async.journal import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -28,7 +28,7 @@ class Files:
     Attributes:
         output: A line of JSON for each row.
         failed: The rows that may be sent again.
-        unknown: The rows of which nobody knows.
+        unknown: The rows whose outcome is unknown.
     """
 
     output: Path | None = None
@@ -61,7 +61,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 class Report:
-    """The files, open. The first failure to write ends the writing, and is told; the files are worth nothing then.
+    """The files, open. The first failure to write ends the writing, and is reported; the files are incomplete then.
 
     Args:
         header: The line above the rows in the input.

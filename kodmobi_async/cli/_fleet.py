@@ -1,8 +1,8 @@
-"""``kodmobi bulk --queue``: rows go to a fleet of workers through Redis Streams, and what became of them comes back.
+"""``kodmobi bulk --queue``: rows go to a fleet of workers through Redis Streams, and their outcomes come back.
 
 The workers' side is `kodmobi_async.integrations.taskiq.add_resend`. A row's task has the same id however often it is
 handed over, so a row that was in the queue when a run ended is asked for again, not sent again. One whose outcome is
-known, and is to be had once more, gets another.
+known, and that is to be sent again, gets another.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
-from kodmobi_async._values.errors import ConfigurationError
+from kodmobi_async import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from kodmobi_async._values.models import SendResult
+    from kodmobi_async import SendResult
     from kodmobi_async.cli._rows import Row
 
 __all__ = ("fleet",)
@@ -32,7 +32,7 @@ async def fleet(url: str, run: str) -> AsyncGenerator[Callable[[Row], Awaitable[
         run: What the ids of the tasks begin with; the same for a run that goes on.
 
     Raises:
-        ConfigurationError: The extra is missing, or the server is not to be had.
+        ConfigurationError: The extra is missing, or the server is unavailable.
     """
     try:
         from taskiq.serializers import JSONSerializer  # noqa: PLC0415 of an extra
@@ -49,7 +49,7 @@ async def fleet(url: str, run: str) -> AsyncGenerator[Callable[[Row], Awaitable[
         resend = add_resend(broker)
         await broker.startup()
     except Exception as error:  # noqa: BLE001 of the address, of the network, of the server: all mean the same here
-        raise ConfigurationError(f"--queue: the server is not to be had ({type(error).__name__})") from None
+        raise ConfigurationError(f"--queue: the server is unavailable ({type(error).__name__})") from None
 
     async def send(row: Row) -> SendResult:
         handed_over = send_through(resend, [row], outstanding=1, task_id=lambda _: f"{run}:{row.line}:{row.tries}")

@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import attrs
 
-from kodmobi_async._rules.requests import canonical_session_id
-from kodmobi_async._values.errors import ConfigurationError, InvalidRequestError
+from kodmobi_async import ConfigurationError, InvalidRequestError, normalize_session_id
 from kodmobi_async.cli._columns import CHANNEL_OPTION, SESSION_OPTION, RowError, agreed, is_name, listed
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ def _are_names(fields: Sequence[str]) -> bool:
 
 def _is_session(text: object) -> bool:
     try:
-        canonical_session_id(cast("str", text))
+        normalize_session_id(cast("str", text))
     except InvalidRequestError:
         return False
     return True
@@ -165,7 +164,7 @@ def _without_header(first: str, delimiter: str) -> Layout:
 
     def fault(text: str) -> str | None:
         try:
-            canonical_session_id(cast("str", parse(text)[0]))
+            normalize_session_id(cast("str", parse(text)[0]))
         except (RowError, InvalidRequestError) as error:
             return str(error)
         return None

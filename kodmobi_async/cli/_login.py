@@ -41,14 +41,14 @@ async def create(
 def _show_session(output: Output, session: Session) -> None:
     if session.sent_to is not None:
         output.say(f"A code is on its way over {session.sent_to}.", style="bold green")
-    output.tell("session", str(session.session_id))
+    output.field("session", str(session.session_id))
     if session.expires_in is not None:
-        output.tell("", f"ends in {seconds(session.expires_in)}")
+        output.field("", f"ends in {seconds(session.expires_in)}")
     for channel in session.channels:
         free = f"free in {seconds(channel.timeout)}" if channel.timeout else "free"
-        output.tell(channel.type, free)
+        output.field(channel.type, free)
     if session.confirmed:
-        output.tell("confirmed", "its response was lost; asked again, the service told what became of it")
+        output.field("confirmed", "its response was lost; asked again, the service told what became of it")
 
 
 def _show_emulated(output: Output, emulator: Emulator | None, session: Session) -> None:
@@ -67,7 +67,7 @@ async def check_code(connection: Connection, output: Output, session_id: str) ->
         output.write_json(result.to_dict())
     else:
         output.say("The code is right.", style="bold green")
-        output.tell("token", result.verify_token)
+        output.field("token", result.verify_token)
     return ExitCode.SENT
 
 
@@ -92,10 +92,10 @@ async def show_settings(connection: Connection, output: Output, session_id: str 
         return ExitCode.SENT
     code = settings.code
     kinds = " and ".join(kind for kind, occurs in (("digits", code.digits), ("letters", code.letters)) if occurs)
-    output.tell("project", settings.project_name)
-    output.tell("language", settings.language)
-    output.tell("code", f"{code.length} {kinds}")
-    output.tell("CAPTCHA", "due" if settings.challenge.enabled else "not due")
+    output.field("project", settings.project_name)
+    output.field("language", settings.language)
+    output.field("code", f"{code.length} {kinds}")
+    output.field("CAPTCHA", "due" if settings.challenge.enabled else "not due")
     return ExitCode.SENT
 
 
@@ -117,7 +117,7 @@ async def log_in(
         return ExitCode.SENT
     output.say("Logged in." if user is None else f"Logged in: {user.to}", style="bold green")
     if user is None:
-        output.tell("token", result.verify_token)
+        output.field("token", result.verify_token)
     return ExitCode.SENT
 
 
@@ -142,7 +142,7 @@ async def _check_until_right(
 async def _send_again(client: KodmobiClient, output: Output, session: Session, channel: str) -> None:
     left = await client.remaining(session.session_id, channel, refresh=True)
     if left > 0:
-        async with output.countdown(f"{channel} is blocked; waiting", left, aside=True):
+        async with output.countdown(f"{channel} is blocked; waiting", left, is_remark=True):
             await asyncio.sleep(left)
     try:
         await client.send(session.session_id, channel, max_wait=1.0)

@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from kodmobi_async._values.settings import SECRET_KEY_VARIABLE
 from kodmobi_async.cli import _login, _send
 from kodmobi_async.cli._connect import Connection, find_api_key, find_secret_key
 from kodmobi_async.cli._options import (
@@ -29,6 +28,7 @@ from kodmobi_async.cli._options import (
     ToChannel,
 )
 from kodmobi_async.cli._output import Output
+from kodmobi_async.cli._variables import SECRET_KEY_VARIABLE
 
 __all__ = ("channels", "check", "create", "login", "send", "settings", "verify")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kodmobi_async._values.addresses import BASE_URL_VARIABLE, DEFAULT_BASE_URL
+from kodmobi_async.cli._variables import BASE_URL_VARIABLE, DEFAULT_BASE_URL
 
 __all__ = (
     "AllowHttp",

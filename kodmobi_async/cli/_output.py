@@ -106,7 +106,7 @@ class Output:
         self._console.print(Text(plain(text), style))
         self._note_loss()
 
-    def tell(self, label: str, text: str) -> None:
+    def field(self, label: str, text: str) -> None:
         """Write one fact of the result, under its label."""
         self._console.print(Text.assemble((f"  {label:<10} ", "dim"), plain(text)), soft_wrap=True)
         self._note_loss()
@@ -153,17 +153,17 @@ class Output:
         self._remarks.print(Text.assemble(("error: ", "bold red"), plain(text)))
 
     @contextlib.asynccontextmanager
-    async def countdown(self, text: str, duration: float, *, aside: bool = False) -> AsyncGenerator[None]:
+    async def countdown(self, text: str, duration: float, *, is_remark: bool = False) -> AsyncGenerator[None]:
         """Show how long a wait still takes while the body waits; without a terminal, say so once.
 
         Args:
             text: What is waited for.
             duration: How long, in seconds.
-            aside: Whether it is a remark, rather than part of the result.
+            is_remark: Whether it is a remark, rather than part of the result.
         """
-        console, stream = (self._remarks, self._err) if aside else (self._console, self._out)
+        console, stream = (self._remarks, self._err) if is_remark else (self._console, self._out)
         if not stream.isatty() or console.is_dumb_terminal:
-            (self.remark if aside else self.say)(f"{text}: {seconds(duration)}")
+            (self.remark if is_remark else self.say)(f"{text}: {seconds(duration)}")
             yield
             return
         loop = asyncio.get_running_loop()
@@ -194,14 +194,14 @@ class Output:
                 live.update(picture(), refresh=True)
                 await asyncio.sleep(_COUNTDOWN_STEP)
 
-        async def tell() -> None:
+        async def report() -> None:
             while True:
                 await asyncio.sleep(_PROGRESS_STEP)
                 self.remark(words())
 
         is_live = self._err.isatty() and not self._remarks.is_dumb_terminal
         with live if is_live else contextlib.nullcontext():
-            showing = asyncio.create_task(draw() if is_live else tell())
+            showing = asyncio.create_task(draw() if is_live else report())
             try:
                 yield
             finally:

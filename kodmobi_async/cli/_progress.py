@@ -10,8 +10,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kodmobi_async.cli._journal import State
 from kodmobi_async.cli._output import seconds
+from kodmobi_async.journal import State
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

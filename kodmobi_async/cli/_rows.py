@@ -18,10 +18,14 @@ from typing import IO, TYPE_CHECKING, Final, cast
 import attrs
 from ulid import ULID
 
-from kodmobi_async._rules.requests import canonical_channel, canonical_session_id
-from kodmobi_async._values.channel import Channel
-from kodmobi_async._values.errors import ConfigurationError, InvalidRequestError
-from kodmobi_async._values.models import SendRequest
+from kodmobi_async import (
+    Channel,
+    ConfigurationError,
+    InvalidRequestError,
+    SendRequest,
+    normalize_channel,
+    normalize_session_id,
+)
 from kodmobi_async.cli._columns import Columns, RowError
 from kodmobi_async.cli._encodings import copied, unpacked
 from kodmobi_async.cli._layout import layout_of
@@ -80,7 +84,7 @@ class Input:
 
     def __init__(self, file: IO[bytes], default_channel: str | None, columns: Columns = Columns()) -> None:  # noqa: B008 frozen
         self._file = file
-        self._default = None if default_channel is None else canonical_channel(default_channel)
+        self._default = None if default_channel is None else normalize_channel(default_channel)
         self.columns = columns
         digest, self.rows, first = hashlib.sha256(), 0, b""
         for _, raw in _lines(file, tell=digest.update):
@@ -159,8 +163,8 @@ class Input:
             raise RowError("not UTF-8") from None
         if session_id in (None, ""):
             raise RowError("no session_id")
-        session = canonical_session_id(cast("str", session_id))
-        name = self._default if channel in (None, "") else canonical_channel(cast("str", channel))
+        session = normalize_session_id(cast("str", session_id))
+        name = self._default if channel in (None, "") else normalize_channel(cast("str", channel))
         if name is None:
             raise RowError("no channel, and no --channel for rows without one")
         return Row(session, name, line, raw)

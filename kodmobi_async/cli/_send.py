@@ -6,15 +6,13 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from kodmobi_async._values.errors import CooldownError, Outcome
-from kodmobi_async._values.settings import check_max_wait
+from kodmobi_async import ConfigurationError, CooldownError, Outcome
 from kodmobi_async.cli._connect import connected
 from kodmobi_async.cli._exits import ExitCode
 from kodmobi_async.cli._output import clock, seconds
 
 if TYPE_CHECKING:
-    from kodmobi_async._calls.client import KodmobiClient
-    from kodmobi_async._values.models import SendResult, SessionChannel
+    from kodmobi_async import KodmobiClient, SendResult, SessionChannel
     from kodmobi_async.cli._connect import Connection
     from kodmobi_async.cli._output import Output
 
@@ -26,7 +24,8 @@ _SLACK: Final = 1.0
 
 async def send(connection: Connection, output: Output, session_id: str, channel: str, max_wait: float) -> int:
     """Send a code, and show what became of it."""
-    check_max_wait(max_wait)
+    if not max_wait >= 0:
+        raise ConfigurationError("--max-wait takes 0 or more seconds")
     async with connected(connection, output, session_id) as client:
         result = await _send_when_possible(client, output, session_id, channel, max_wait)
     if output.as_json:
@@ -59,7 +58,7 @@ async def _send_when_possible(
             if await client.remaining(session_id, channel) > 0:
                 output.remark("interrupted: the code may be on its way")
             raise
-        async with output.countdown(f"{channel} is blocked; waiting", pause, aside=True):
+        async with output.countdown(f"{channel} is blocked; waiting", pause, is_remark=True):
             await asyncio.sleep(pause)
         slack = _SLACK
 
@@ -89,17 +88,17 @@ def show(output: Output, result: SendResult) -> None:
     """Tell a person what was sent."""
     channel, now = result.channel, datetime.now(UTC)
     output.say(f"A code is on its way over {channel.name or channel.type}.", style="bold green")
-    output.tell("session", str(result.session_id))
+    output.field("session", str(result.session_id))
     if result.session_expired_at is not None:
         # The service's wall clock against this machine's: it is said which, and nothing is decided by it.
         left, at = (result.session_expired_at - now).total_seconds(), clock(result.session_expired_at)
         ends = f"ends at {at}, in {seconds(left)}" if left > 0 else f"ended at {at}"
-        output.tell("", f"{ends} (by this machine's clock)")
-    output.tell("channel", channel.type)
+        output.field("", f"{ends} (by this machine's clock)")
+    output.field("channel", channel.type)
     if channel.timeout > 0:
         until = clock(now + timedelta(seconds=channel.timeout))
-        output.tell("", f"blocked until {until}, for {seconds(channel.timeout)}")
+        output.field("", f"blocked until {until}, for {seconds(channel.timeout)}")
     if result.attempts > 1:
-        output.tell("attempts", str(result.attempts))
+        output.field("attempts", str(result.attempts))
     if result.confirmed:
-        output.tell("confirmed", "its answer was lost; asked again, the service said that it took the code")
+        output.field("confirmed", "its answer was lost; asked again, the service said that it took the code")

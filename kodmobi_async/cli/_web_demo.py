@@ -72,9 +72,9 @@ def _app_for(emulator: Emulator, window: float) -> web.Application:
 
 def _introduce(output: Output, emulator: Emulator, address: str, window: float) -> None:
     output.say("A login page; an emulator stands in for the service, and no code reaches anybody.", style="bold")
-    output.tell("page", address)
-    output.tell("inbox", f"{emulator.base_url.removesuffix('/session')}/_emulator")
-    output.tell("", f"a channel is blocked for {seconds(window)} after a send: --window")
+    output.field("page", address)
+    output.field("inbox", f"{emulator.base_url.removesuffix('/session')}/_emulator")
+    output.field("", f"a channel is blocked for {seconds(window)} after a send: --window")
     output.say()
     output.say("Codes delivered, until Ctrl-C:", style="bold")
 

@@ -1,23 +1,10 @@
-"""Sends as tasks, for a fleet of workers on any Taskiq broker (extra ``taskiq``).
-
-resend = add_resend(broker, open_client)          # in the module that `taskiq worker` is given
-async for outcome in send_through(resend, requests):  # wherever the requests are
-
-A task may be delivered more than once: its worker died, or the queue was asked again. So a run notes in the result
-backend that it begins to send, before it does. Who finds such a note, and no result, never sends: it asks the service
-whether the code arrived, and if that is not known, says so. A code is sent twice by no task.
-
-The broker needs a result backend that keeps progress, as taskiq-redis's does. A broker that acknowledges messages, such
-as Redis Streams, loses no task with its worker.
-"""
+"""The workers' side: the task that sends one code, and tries again where its outcome allows that."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import random
-from collections.abc import AsyncIterable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -29,8 +16,9 @@ from taskiq.result_backends.dummy import DummyResultBackend
 from ulid import ULID
 
 from kodmobi_async._calls.client import KodmobiClient
-from kodmobi_async._rules.requests import canonical_channel, canonical_session_id
+from kodmobi_async._rules.requests import normalize_session_id
 from kodmobi_async._values.errors import (
+    LATER,
     ClientClosedError,
     ConfigurationError,
     CooldownError,
@@ -43,14 +31,12 @@ from kodmobi_async._values.errors import (
 )
 from kodmobi_async._values.models import SendOutcome, SendRequest, SendResult, SessionChannel
 from kodmobi_async._values.settings import check_count, check_seconds
-from kodmobi_async.integrations._plain import dump_outcome, load_outcome, unknown
+from kodmobi_async.integrations._plain import dump_outcome, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine
 
-    from taskiq import AsyncBroker, AsyncTaskiqDecoratedTask, AsyncTaskiqTask, ScheduleSource, TaskiqState
-
-__all__ = ("ResendTask", "add_resend", "send_through")
+    from taskiq import AsyncBroker, AsyncTaskiqDecoratedTask, ScheduleSource, TaskiqState
 
 ResendTask: TypeAlias = "AsyncTaskiqDecoratedTask[..., Coroutine[Any, Any, dict[str, Any]]]"
 """What `add_resend` returns: ``await resend.kiq(session_id, channel)`` hands one send to the fleet."""
@@ -61,8 +47,6 @@ _TRIES: Final = "kodmobi_tries"
 # Seconds; the pause after the nth try is drawn from 0 to the first, doubled n times.
 _FIRST_BACKOFF: Final = 0.5
 _LONGEST_BACKOFF: Final = 60.0
-# The service's words for "later", apart from the limit of an account.
-_LATER: Final = frozenset({408, 421, 425, 503})
 
 
 def add_resend(
@@ -85,8 +69,8 @@ def add_resend(
             tracker, say. It is called in the workers only.
         task_name: By which workers and callers know the task.
         tries: Sends at most, the first included.
-        grace: Seconds that another run of the same task gets to come to its end before it is taken for dead; more than
-            the client's ``Timeout.total``.
+        grace: Seconds that another run of the same task gets to finish before it is taken for dead; more than the
+            client's ``Timeout.total``.
         schedule_source: Where a task that has to wait is put, for a ``taskiq scheduler`` to bring back. Without one it
             waits in its worker, and takes one of its ``--max-async-tasks``.
 
@@ -197,7 +181,7 @@ def pause_after(error: KodmobiError | None, tries: int) -> float | None:
     if isinstance(error, CooldownError):
         return error.retry_after
     if isinstance(error, (RateLimitedError, ResponseError)):
-        if not isinstance(error, RateLimitedError) and error.status not in _LATER:
+        if not isinstance(error, RateLimitedError) and error.status not in LATER:
             return None
         if error.retry_after is not None:
             return error.retry_after
@@ -206,138 +190,5 @@ def pause_after(error: KodmobiError | None, tries: int) -> float | None:
     return random.uniform(0, min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**tries))  # noqa: S311 no secret
 
 
-# -- the other end -----------------------------------------------------------------------------------------------------
-
-
-async def send_through(
-    resend: ResendTask,
-    requests: AsyncIterable[SendRequest | tuple[Any, Any]] | Iterable[SendRequest | tuple[Any, Any]],
-    *,
-    outstanding: int = 256,
-    patience: float = math.inf,
-    remind: float = 120.0,
-    poll: float = 0.2,
-    task_id: Callable[[SendRequest], str] | None = None,
-) -> AsyncGenerator[SendOutcome]:
-    """Hand requests to the fleet, and yield what became of each, as it becomes known.
-
-    An item's error is its outcome; it never ends the loop. What is in the queue when the loop is left, stays there.
-
-    Args:
-        resend: What `add_resend` returned; the broker has been started.
-        requests: Taken one by one, as there is room.
-        outstanding: Requests at most that are in the queue, or with a worker.
-        patience: Seconds to wait for an outcome, after which nobody knows it.
-        remind: Seconds after which a request without an outcome is put into the queue again, under the same id, which
-            does no harm: it may have been lost, and Redis Streams give a dead worker's messages to another only when
-            there is a new one.
-        poll: Seconds between looks at the results.
-        task_id: The id of a request's task, the same whenever it is asked for; a request whose outcome is known from
-            an earlier run is not sent again then. By default every request is new.
-
-    Raises:
-        ConfigurationError: A number is out of its range.
-    """
-    check_count("outstanding", outstanding)
-    check_seconds("poll", poll)
-    if patience != math.inf:
-        check_seconds("patience", patience)
-    feed = _Feed(resend, check_seconds("remind", remind), patience)
-    async with contextlib.aclosing(_each(requests)) as source:
-        exhausted = False
-        while not exhausted or feed.items:
-            while not exhausted and len(feed.items) < outstanding:
-                request = await anext(source, None)
-                if request is None:
-                    exhausted = True
-                elif (failure := await feed.add(request, task_id)) is not None:
-                    yield failure
-            done = await feed.collect()
-            for outcome in done:
-                yield outcome
-            if not done and feed.items:
-                await asyncio.sleep(poll)
-
-
-class _Item:
-    """A request on its way through the fleet."""
-
-    __slots__ = ("handed_over", "remind_at", "request", "task")
-
-    def __init__(self, request: SendRequest, task: AsyncTaskiqTask[Any], now: float, remind: float) -> None:
-        self.request = request
-        self.task = task
-        self.handed_over = now
-        self.remind_at = now + remind
-
-
-class _Feed:
-    """The requests that are outstanding."""
-
-    def __init__(self, resend: ResendTask, remind: float, patience: float) -> None:
-        self._resend = resend
-        self._remind = remind
-        self._patience = patience
-        self.items: dict[str, _Item] = {}
-
-    async def add(self, request: SendRequest, task_id: Callable[[SendRequest], str] | None) -> SendOutcome | None:
-        """Put a request into the queue; return its outcome if it cannot be."""
-        try:
-            canonical = SendRequest(canonical_session_id(request.session_id), canonical_channel(request.channel))
-            task = await self._kick(canonical, None if task_id is None else task_id(request))
-        except KodmobiError as error:
-            return SendOutcome(request, error=error)
-        now = asyncio.get_running_loop().time()
-        self.items[task.task_id] = _Item(request, task, now, self._remind)
-        return None
-
-    async def _kick(self, request: SendRequest, task_id: str | None) -> AsyncTaskiqTask[Any]:
-        kicker = self._resend.kicker()
-        try:
-            return await kicker.with_task_id(task_id).kiq(str(request.session_id), str(request.channel))
-        except Exception as error:  # noqa: BLE001 whatever the broker raises
-            raise unknown(f"the queue may have it or not ({type(error).__name__})") from None
-
-    async def collect(self) -> list[SendOutcome]:
-        """Return the outcomes that have become known since."""
-        now = asyncio.get_running_loop().time()
-        found = await asyncio.gather(*(self._look(item, now) for item in self.items.values()))
-        return [outcome for outcome in found if outcome is not None]
-
-    async def _look(self, item: _Item, now: float) -> SendOutcome | None:
-        try:
-            outcome = await self._read(item)
-        except Exception:  # noqa: BLE001 whatever the result backend raises: look again later
-            outcome = None
-        if outcome is None and now - item.handed_over > self._patience:
-            outcome = SendOutcome(item.request, error=unknown("no worker has told in time"))
-        if outcome is not None:
-            del self.items[item.task.task_id]
-        elif now >= item.remind_at:
-            item.remind_at = now + self._remind
-            with contextlib.suppress(KodmobiError):
-                await self._kick(item.request, item.task.task_id)
-        return outcome
-
-    async def _read(self, item: _Item) -> SendOutcome | None:
-        if not await item.task.is_ready():
-            return None
-        result = await item.task.get_result()
-        if result.is_err:
-            return SendOutcome(item.request, error=unknown("the task failed in its worker"))
-        return load_outcome(item.request, result.return_value)
-
-
-async def _each(
-    requests: AsyncIterable[SendRequest | tuple[Any, Any]] | Iterable[SendRequest | tuple[Any, Any]],
-) -> AsyncGenerator[SendRequest]:
-    if isinstance(requests, AsyncIterable):
-        async for request in requests:
-            yield request if isinstance(request, SendRequest) else SendRequest(*request)
-    else:
-        for request in requests:
-            yield request if isinstance(request, SendRequest) else SendRequest(*request)
-
-
 def _ulid(request: SendRequest) -> ULID:
-    return ULID.from_str(canonical_session_id(request.session_id))
+    return ULID.from_str(normalize_session_id(request.session_id))
