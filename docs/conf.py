@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+from typer.main import get_command
 
 from kodmobi_async import __version__
+from kodmobi_async.cli._app import _app
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -23,6 +26,7 @@ exclude_patterns = ["_build"]
 nitpicky = True
 
 default_role = "py:obj"
+smartquotes = False  # options begin with two dashes
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_use_legacy_class_based = False
@@ -135,8 +139,39 @@ def _give_back(app: Sphinx, what: str, name: str, value: object, options: object
         lines[:] = _kept.pop(name)
 
 
+class Commands(SphinxDirective):
+    """The commands of the program with their arguments and options, as the program itself knows them."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return a section for each command."""
+        program: Any = get_command(_app)
+        text = "\n".join(_described(name, command) for name, command in program.commands.items())
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+def _described(name: str, command: Any) -> str:
+    rows = [
+        f"| `{' '.join(each.opts) if each.param_type_name == 'option' else each.name.upper()}` "
+        f"| {getattr(each, 'help', None) or ''} | {_default(each)} |"
+        for each in command.params
+        if not getattr(each, "hidden", False)
+    ]
+    words = " ".join((command.help or "").split())
+    table = "\n".join(["| argument or option | meaning | default |", "|---|---|---|", *rows])
+    return f"### kodmobi {name}\n\n{words}\n\n{table}\n"
+
+
+def _default(parameter: Any) -> str:
+    shown = getattr(parameter, "show_default", None)
+    if isinstance(shown, str):
+        return shown
+    default = parameter.default
+    return "" if default is None or default is False or default == () or callable(default) else f"`{default}`"
+
+
 def setup(app: Sphinx) -> None:
     """Say what is done beside what the extensions do."""
     app.connect("missing-reference", _resolve)
     app.connect("autodoc-process-docstring", _keep, priority=100)
     app.connect("autodoc-process-docstring", _give_back, priority=900)
+    app.add_directive("kodmobi-commands", Commands)
