@@ -249,6 +249,25 @@ def test_every_public_name_is_in_the_reference(module: str) -> None:
     assert {f"{module}.{name}" for name in public if name != "__version__"} <= documented
 
 
+# -- release ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_changelog_has_the_version_with_a_date() -> None:
+    changelog = (REPOSITORY / "CHANGELOG.md").read_text("utf-8")
+    version = re.escape(kodmobi_async.__version__)
+    assert re.search(rf"^## \[{version}\] - \d{{4}}-\d\d-\d\d$", changelog, re.MULTILINE)
+
+
+@pytest.mark.skipif(not (REPOSITORY / ".github").is_dir(), reason="what is published has no workflows")
+def test_every_action_of_a_workflow_is_pinned_by_hash() -> None:
+    for path in (REPOSITORY / ".github" / "workflows").glob("*.yml"):
+        text = path.read_text("utf-8")
+        uses = re.findall(r"uses: (.*)", text)
+        assert uses
+        assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", each) for each in uses), uses
+        assert "\npermissions: {}\n" in text  # each job says what it needs
+
+
 # -- tables -----------------------------------------------------------------------------------------------------------
 
 
