@@ -214,8 +214,8 @@ async def test_a_client_that_is_closed_while_it_connects_says_so(emulator: Emula
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         await client.aclose()
-        for each in await asyncio.gather(*connecting, return_exceptions=True):
-            assert isinstance(each, ClientClosedError)
+        came = await asyncio.gather(*connecting, return_exceptions=True)
+        assert [type(error) for error in came] == [ClientClosedError] * 2
     finally:
         for opened in (*full, server):
             opened.close()
