@@ -1,8 +1,8 @@
 """The first code of a quiet service: how long a send takes after a pause, beside the next one.
 
 ``python -m benchmarks.quiet`` runs a TLS server 30 ms away, and has each contestant send: at once after its start,
-again, after a minute, and again. The distance is that of a relay, which holds every piece back for 15 ms, and the first one of a
-connection for another 30, as its handshake would have taken them.
+again, after a minute, and again. The distance is that of a relay, which holds every piece back for 15 ms, and the first
+one of a connection for another 30, as its handshake would have taken them.
 """
 
 from __future__ import annotations
