@@ -1,4 +1,4 @@
-"""``python -m benchmarks.readme``: put the results into the project's README, between its two marks."""
+"""``python -m benchmarks.readme``: put the results into the documentation, between the two marks of a page."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from benchmarks.environment import Environment
 from benchmarks.figures import plain, table
 
 RESULTS: Final = Path(__file__).parent / "results"
-README: Final = Path(__file__).parents[1] / "README.md"
+PAGE: Final = Path(__file__).parents[1] / "docs" / "explanation" / "costs.md"
 BEGIN, END = "<!-- results -->\n", "<!-- end of results -->"
 
 
 def render(results: Path = RESULTS) -> str:
-    """Return the tables that stand in the README."""
+    """Return the tables that stand in the page."""
     send, bulk = (_read(results / name) for name in ("send.json", "bulk.json"))
     return "\n".join(["", _calls(send), Environment(**send["environment"]).to_markdown(), _runs(bulk)])
 
 
 def insert(text: str, tables: str) -> str:
-    """Return a README with these tables in it."""
+    """Return a page with these tables in it."""
     before, _, rest = text.partition(BEGIN)
     _, mark, after = rest.partition(END)
-    assert mark, "the README has lost its marks"
+    assert mark, "the page has lost its marks"
     return f"{before}{BEGIN}{tables}\n{mark}{after}"
 
 
@@ -83,4 +83,4 @@ def _count(number: int) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(insert(README.read_text("utf-8"), render()), "utf-8")
+    PAGE.write_text(insert(PAGE.read_text("utf-8"), render()), "utf-8")

@@ -113,10 +113,10 @@ def test_bulk_runs_of_every_kind_are_measured() -> None:
 
 
 @pytest.mark.usefixtures("importable")
-def test_the_readme_shows_the_results() -> None:
-    from benchmarks.readme import README, insert, render  # noqa: PLC0415 importable only here
+def test_the_documentation_shows_the_results() -> None:
+    from benchmarks.readme import PAGE, insert, render  # noqa: PLC0415 importable only here
 
-    text = README.read_text("utf-8")
+    text = PAGE.read_text("utf-8")
     assert insert(text, render()) == text, "python -m benchmarks.readme puts them there"
 
 

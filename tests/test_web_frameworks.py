@@ -14,8 +14,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from fastapi import FastAPI
+from pages import names_in, table
 from test_errors import TREE, made
-from test_readme import names_in, table
 
 from kodmobi_async import CooldownError, KodmobiClient, KodmobiError, Outcome, OutcomeUnknownError, RateLimitedError
 from kodmobi_async.emulator import Emulator, Fault
@@ -48,7 +48,7 @@ def test_the_table_in_words_is_that_of_the_code() -> None:
     for names, status in re.findall(r"^\| (`[^|]*) \| (\d{3}) \|", _http.__doc__ or "", re.MULTILINE):
         written |= dict.fromkeys(re.findall(r"`(\w+)`", names), int(status))
     assert written == {kind.__name__: status for kind, status in _http.STATUSES.items() if kind is not KodmobiError}
-    shown = {name: int(row[0]) for row in table("answer") for name in names_in(row[1])}
+    shown = {name: int(row[0]) for row in table("docs/reference/web.md", "answer") for name in names_in(row[1])}
     assert shown == written
 
 

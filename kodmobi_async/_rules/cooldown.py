@@ -46,8 +46,8 @@ class Reservation:
     degraded: str | None = None
 
     def __init__(self, key: str, until: float) -> None:
-        self.key = key
-        self.until = until
+        self.key: str = key
+        self.until: float = until
 
 
 class CooldownTracker(Protocol):

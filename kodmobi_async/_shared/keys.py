@@ -25,7 +25,7 @@ class Keys:
             raise ConfigurationError("secret takes a string, or bytes")
         secret = secret.encode() if isinstance(secret, str) else secret
         self.prefix = prefix
-        self.probe = f"{prefix}probe"
+        self.probe: str = f"{prefix}probe"
         """The key of a slot that no caller uses."""
         self._hash = hashlib.blake2b(digest_size=20, key=hashlib.blake2b(secret).digest(), person=b"kodmobi_async")
 

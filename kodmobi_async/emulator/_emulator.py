@@ -101,7 +101,7 @@ class Emulator(Settings):
             raise RuntimeError("the emulator is listening already")
         self._state.clock.bind(asyncio.get_running_loop())
         self._state.begin()
-        self.port = await self._listener.start(self.host, self.port)
+        self.port: int = await self._listener.start(self.host, self.port)
 
     async def aclose(self) -> None:
         """Stop listening and drop every connection, whatever it is doing."""

@@ -97,7 +97,7 @@ def login_routes(
 
 @web.middleware
 async def kodmobi_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer every error of the client by the table of `kodmobi_async.integrations._http`."""
+    """Answer every error of the client with the status that suits it, ``Retry-After`` and its outcome."""
     try:
         return await handler(request)
     except KodmobiError as error:

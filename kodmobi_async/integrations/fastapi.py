@@ -112,7 +112,7 @@ def login_router(
 
 
 def add_kodmobi_errors(app: FastAPI) -> None:
-    """Have every error of the client answered by the table of `kodmobi_async.integrations._http`."""
+    """Have every error of the client answered with the status that suits it, ``Retry-After`` and its outcome."""
     app.add_exception_handler(KodmobiError, _handle)
 
 
