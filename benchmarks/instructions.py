@@ -57,15 +57,7 @@ def is_available() -> bool:
 
 def count_instructions(calls: int, names: tuple[str, ...] = (BASE, OURS, "tuned", "raw")) -> Instructions:
     """Count those of one call, for each contestant, and those of the import."""
-
-    def of_calls(name: str, port: int, calls: int) -> int:
-        return _count("-m", "benchmarks.instructions", name, str(port), str(calls))
-
-    with ServerProcess() as server:
-        per_call = {
-            name: round((of_calls(name, server.port, 2 * calls) - of_calls(name, server.port, calls)) / calls)
-            for name in names
-        }
+    per_call = count_calls(calls, names)
     with compiling_once() as environment:
         programs = ("pass", f"import {BASIS}", f"import {PACKAGE}")
         for code in programs:
@@ -77,6 +69,19 @@ def count_instructions(calls: int, names: tuple[str, ...] = (BASE, OURS, "tuned"
         calls,
         round((ours - nothing) / (basis - nothing), 3),
     )
+
+
+def count_calls(calls: int, names: tuple[str, ...]) -> dict[str, int]:
+    """Return the instructions of one call, for each contestant."""
+
+    def of_calls(name: str, port: int, calls: int) -> int:
+        return _count("-m", "benchmarks.instructions", name, str(port), str(calls))
+
+    with ServerProcess() as server:
+        return {
+            name: round((of_calls(name, server.port, 2 * calls) - of_calls(name, server.port, calls)) / calls)
+            for name in names
+        }
 
 
 def _count(*arguments: str, environment: Mapping[str, str] = os.environ) -> int:

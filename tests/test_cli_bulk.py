@@ -244,6 +244,17 @@ def test_no_row_waits_beyond_the_end_of_its_session(
     assert counts(capsys.readouterr().out) == {"sent": 1, "blocked": 1}
 
 
+def test_a_code_that_went_over_another_channel_says_so(service: Background, source: Path, tmp_path: Path) -> None:
+    channel = {"name": "Email", "type": "email", "is_active": True, "timeout": 60, "image_url": "", "link": ""}
+    body = {"session_id": ONE, "session_expired_at": None, "channel": channel}
+    script(service, Fault.answer(200, body=body))
+    report = tmp_path / "report"
+    assert bulk(service, source, "--concurrency", "1", "--output", str(report)) == 0
+    first, second, _ = map(json.loads, report.read_text().splitlines())
+    assert (first["outcome"], first["channel"], first["sent_to"]) == ("sent", "sms", "email")
+    assert "sent_to" not in second
+
+
 def test_a_limited_account_pauses_the_run(
     service: Background, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

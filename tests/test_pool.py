@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Final
 
+import aiohttp
 import orjson
 import pytest
+from ports import kept_port
 
-from kodmobi_async import KodmobiClient, KodmobiError, Limits, OutcomeUnknownError, RetryPolicy, Timeout, TransportError
+from kodmobi_async import (
+    ClientClosedError,
+    ConfigurationError,
+    KodmobiClient,
+    KodmobiError,
+    Limits,
+    Outcome,
+    OutcomeUnknownError,
+    RetryPolicy,
+    Timeout,
+    TransportError,
+)
 from kodmobi_async.emulator import Emulator, Fault
 
 ONCE: Final = RetryPolicy(attempts=1, repeat_unknown=False)
@@ -127,3 +141,91 @@ async def test_the_path_of_the_address_is_kept(emulator: Emulator) -> None:
     async with KodmobiClient(emulator.api_key, base_url=address) as client:
         assert (await client.send(emulator.add_session(), "sms")).attempts == 1
         assert len(await client.channels()) == 4
+
+
+# -- connections opened beforehand -------------------------------------------------------------------------------------
+
+
+async def test_connections_are_opened_before_the_first_send_and_used_by_it(emulator: Emulator) -> None:
+    async with KodmobiClient(emulator.api_key, base_url=emulator.base_url) as client:
+        await client.connect(3)
+        await client.connect(2)  # they are open
+        assert emulator.connections == 3
+        assert not emulator.requests
+        await asyncio.gather(*(client.send(emulator.add_session(), "sms") for _ in range(3)))
+        await client.connect()
+        assert emulator.connections == 3
+
+
+async def test_an_idle_connection_is_kept_for_the_next_person(emulator: Emulator) -> None:
+    async with KodmobiClient(emulator.api_key, base_url=emulator.base_url) as client:
+        await client.connect()
+        for _ in range(3):
+            await asyncio.sleep(60)
+            await client.send(emulator.add_session(), "sms")
+        assert emulator.connections == 1
+
+
+async def test_a_service_that_cannot_be_reached_is_said_to_be_and_calls_may_follow(emulator: Emulator) -> None:
+    with kept_port() as port:
+        client = KodmobiClient(emulator.api_key, base_url=f"http://127.0.0.1:{port}/session")
+        async with client:
+            with pytest.raises(TransportError, match="cannot be connected to") as caught:
+                await client.connect(2)
+            assert caught.value.outcome is Outcome.NOT_SENT
+            with pytest.raises(TransportError):
+                await client.settings()
+
+
+@pytest.mark.parametrize("connections", [0, -1, 6, True])
+async def test_no_more_connections_are_opened_than_the_limit_says(emulator: Emulator, connections: int) -> None:
+    limits = Limits(connections=5)
+    async with KodmobiClient(emulator.api_key, base_url=emulator.base_url, limits=limits) as client:
+        with pytest.raises(ConfigurationError, match="connections takes 1 to 5"):
+            await client.connect(connections)
+    assert emulator.connections == 0
+
+
+async def test_a_borrowed_session_opens_its_own_connections(emulator: Emulator) -> None:
+    async with aiohttp.ClientSession() as session:
+        client = KodmobiClient(emulator.api_key, base_url=emulator.base_url, session=session)
+        with pytest.raises(ConfigurationError, match="borrowed session"):
+            await client.connect()
+
+
+async def test_a_closed_client_connects_no_more(emulator: Emulator) -> None:
+    client = KodmobiClient(emulator.api_key, base_url=emulator.base_url)
+    await client.connect()
+    await client.aclose()
+    with pytest.raises(ClientClosedError):
+        await client.connect()
+
+
+async def test_a_client_that_is_closed_while_it_connects_says_so(emulator: Emulator) -> None:
+    server = socket.create_server(("127.0.0.1", 0), backlog=0)
+    full = [socket.socket() for _ in range(2)]  # so that the next one waits
+    for each in full:
+        each.setblocking(False)
+        each.connect_ex(server.getsockname())
+    try:
+        base_url = f"http://127.0.0.1:{server.getsockname()[1]}/session"
+        client = KodmobiClient(emulator.api_key, base_url=base_url, limits=Limits(connections=1))
+        connecting = [asyncio.create_task(client.connect()) for _ in range(2)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await client.aclose()
+        came = await asyncio.gather(*connecting, return_exceptions=True)
+        assert [type(error) for error in came] == [ClientClosedError] * 2
+    finally:
+        for opened in (*full, server):
+            opened.close()
+
+
+async def test_who_is_cancelled_while_connecting_is_cancelled(emulator: Emulator) -> None:
+    async with KodmobiClient(emulator.api_key, base_url=emulator.base_url) as client:
+        connecting = asyncio.create_task(client.connect(2))
+        await asyncio.sleep(0)
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        await client.send(emulator.add_session(), "sms")

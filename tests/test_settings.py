@@ -99,7 +99,7 @@ def test_every_setting_is_tried_and_none_can_be_changed_afterwards(kind: type) -
 
 def test_the_defaults_are_the_documented_ones() -> None:
     assert Timeout() == Timeout(total=30.0, connect=5.0, attempt=10.0)
-    assert Limits() == Limits(connections=100, keepalive=15.0, rate=None, window=60.0)
+    assert Limits() == Limits(connections=100, keepalive=120.0, rate=None, window=60.0)
     assert RetryPolicy() == RetryPolicy(attempts=4, initial_backoff=0.1, max_backoff=5.0, repeat_unknown=True)
 
 

@@ -32,6 +32,7 @@ from kodmobi_async.sqlite._clock import HostClock
 from kodmobi_async.sqlite._connections import Pipeline
 from kodmobi_async.sqlite._database import Database
 from kodmobi_async.sqlite._setup import WrongSetupError, is_on_network, wrong_setup
+from kodmobi_async.testing import movable_clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -210,7 +211,11 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def test_a_process_that_is_killed_at_any_moment_leaves_its_slots_taken(path: Path) -> None:
+async def test_a_process_that_is_killed_at_any_moment_leaves_its_slots_taken(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # other tests may have moved this process's clock, and it alone
+    monkeypatch.setattr("kodmobi_async._rules.clock.system_time", time.monotonic)
     for lines in range(1, 40, 4):
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", KILLED, str(path), f"{SESSION[:-2]}{lines:02}", stdout=subprocess.PIPE
@@ -454,6 +459,21 @@ def test_without_a_boot_the_wall_clock_counts(path: Path, tmp_path: Path) -> Non
         wall = Database(path, timeout=1.0, clock=clock)
         assert wall.execute([(Operation.OBSERVE, "key", ("name", 60_000))])[0][0] == BLOCKED
         wall.close()
+
+
+def test_windows_end_by_a_clock_that_tests_move(path: Path) -> None:
+    tracker = SqliteCooldownTracker(path)
+
+    async def take() -> None:
+        await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), 60.0)
+
+    with movable_clock() as clock, asyncio.Runner() as runner:
+        runner.run(take())
+        with pytest.raises(CooldownError):
+            runner.run(take())
+        clock.advance(60)
+        runner.run(take())
+        runner.run(tracker.aclose())
 
 
 # -- the steps ---------------------------------------------------------------------------------------------------------

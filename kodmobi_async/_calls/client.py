@@ -25,7 +25,7 @@ from kodmobi_async._rules.cooldown import MemoryCooldownTracker
 from kodmobi_async._rules.normalize import normalize_code
 from kodmobi_async._rules.requests import canonical_recipient, check_token, normalize_channel, normalize_session_id
 from kodmobi_async._values.addresses import resolve_base_url
-from kodmobi_async._values.errors import ConfigurationError, InvalidRequestError
+from kodmobi_async._values.errors import ClientClosedError, ConfigurationError, InvalidRequestError, TransportError
 from kodmobi_async._values.hooks import Hook, check_hooks
 from kodmobi_async._values.redaction import Redaction
 from kodmobi_async._values.settings import (
@@ -147,6 +147,7 @@ class KodmobiClient:
             redact=redact,
         )
         lifecycle = Lifecycle(transport, clock, hooks=checked, redact=redact, base_url=self._base_url)
+        self._limits, self._transport = limits, transport
         self._clock, self._engine, self._lifecycle = clock, engine, lifecycle
         self._ends = SessionEnds(clock)
         slots = Slots(engine, lifecycle, clock, self._ends)
@@ -165,6 +166,29 @@ class KodmobiClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    async def connect(self, connections: int = 1) -> None:
+        """Open connections, so that the first code need not wait for DNS, TCP and TLS. Nothing is sent.
+
+        Call it when the service starts. Connections that are open count; they are kept for ``Limits.keepalive``.
+
+        Args:
+            connections: How many are to be open, from 1 to ``Limits.connections``.
+
+        Raises:
+            ConfigurationError: That is no such number, or the client borrows a session.
+            TransportError: The service could not be reached; calls will try again.
+            ClientClosedError: The client is closed, or was closed meanwhile.
+            WrongLoopError: The client works for another event loop.
+        """
+        if isinstance(connections, bool) or not 1 <= connections <= self._limits.connections:
+            raise ConfigurationError(f"connections takes 1 to {self._limits.connections}, which is Limits.connections")
+        await self._lifecycle.enter()
+        failure = await self._transport.connect(connections, self._timeout.connect)
+        if self._lifecycle.is_closed:
+            raise ClientClosedError("the client was closed before its connections were open")
+        if failure is not None:
+            raise TransportError(f"the service cannot be connected to: {failure.reason}")
 
     # -- codes ---------------------------------------------------------------------------------------------------------
 

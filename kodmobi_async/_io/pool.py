@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _INTERIM: Final = range(100, 200)
 _SWITCHING: Final = 101
 _JSON_OF: Final = "Content-Type: application/json\r\nContent-Length: "
+_DNS_SECONDS: Final = 60
+"""Seconds for which a name's addresses are kept."""
 _NO_TRACES: Final[list[Trace]] = []
 
 
@@ -131,7 +133,9 @@ class Pool:
         self._origin = aiohttp.ClientRequest(
             "GET", url, loop=self._loop, ssl=True if ssl is None else ssl, proxy=proxy_url
         )
-        self._connector = aiohttp.TCPConnector(limit=limits.connections, keepalive_timeout=limits.keepalive)
+        self._connector = aiohttp.TCPConnector(
+            limit=limits.connections, keepalive_timeout=limits.keepalive, ttl_dns_cache=_DNS_SECONDS
+        )
         self._keeps_none = limits.keepalive == 0
         self._connecting = 0  # calls that wait for the connector
         self._at_hand: list[Connection] = []
@@ -161,9 +165,7 @@ class Pool:
         Raises:
             Exception: One of aiohttp's, or ``TimeoutError``.
         """
-        if self._timeout.connect != connect:
-            # never rounded up to whole seconds, as aiohttp does with long ones
-            self._timeout = aiohttp.ClientTimeout(connect=connect, ceil_threshold=float("inf"))
+        self._set_connect_timeout(connect)
         connection = self._at_hand.pop() if self._at_hand else await self._connect()
         exchange = None
         try:
@@ -194,6 +196,31 @@ class Pool:
                 if not self._at_hand:
                     self._loop.call_soon(self._give_back)
                 self._at_hand.append(connection)
+
+    async def open(self, connections: int, connect: float) -> None:
+        """See that so many connections are open and idle.
+
+        Args:
+            connections: How many.
+            connect: Seconds for opening each of them; all are opened at a time.
+
+        Raises:
+            Exception: One of aiohttp's. Those that could be opened stay open.
+        """
+        self._set_connect_timeout(connect)
+        self._give_back()
+        opened = await asyncio.gather(*(self._connect() for _ in range(connections)), return_exceptions=True)
+        failures = [each for each in opened if isinstance(each, BaseException)]
+        for each in opened:
+            if not isinstance(each, BaseException):
+                each.release()
+        if failures:
+            raise failures[0]
+
+    def _set_connect_timeout(self, seconds: float) -> None:
+        if self._timeout.connect != seconds:
+            # never rounded up to whole seconds, as aiohttp does with long ones
+            self._timeout = aiohttp.ClientTimeout(connect=seconds, ceil_threshold=float("inf"))
 
     async def _connect(self) -> Connection:
         self._connecting += 1

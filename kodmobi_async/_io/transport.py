@@ -22,7 +22,7 @@ from aiohttp.payload import BytesPayload
 
 from kodmobi_async._io.pool import Pool, read_body
 from kodmobi_async._rules.exchange import MAX_BODY_BYTES, Failure, Progress, Request, Response
-from kodmobi_async._values.errors import ClientClosedError, WrongLoopError
+from kodmobi_async._values.errors import ClientClosedError, ConfigurationError, WrongLoopError
 from kodmobi_async._version import __version__
 
 if TYPE_CHECKING:
@@ -189,6 +189,31 @@ class Transport:
             return failure
         # the status counts even if the body cannot be read
         return Response(progress.status, progress.headers, flaw=failure.reason)
+
+    async def connect(self, connections: int, connect: float) -> Failure | None:
+        """See that so many connections of a pool of our own are open; return why they are not.
+
+        Args:
+            connections: How many.
+            connect: Seconds for opening each of them.
+
+        Raises:
+            ConfigurationError: The pool is a borrowed session's.
+        """
+        if self._borrowed is not None:
+            raise ConfigurationError(
+                "connect opens connections of the client's own pool: a borrowed session has its own"
+            )
+        try:
+            await (self._pool or await self._open()).open(connections, connect)
+        except asyncio.CancelledError as cancelled:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise cancelled.with_traceback(None) from None
+            return Failure("the pool was closed meanwhile")
+        except Exception as exception:  # noqa: BLE001 whatever it is, it holds the headers and must not get out
+            return translate(exception)
+        return None
 
     async def _exchange_borrowed(
         self, request: Request, progress: Progress, *, deadline: float, connect: float

@@ -136,7 +136,9 @@ class Limits:
 
     Args:
         connections: At most so many at once. A borrowed session brings its own limit.
-        keepalive: Seconds for which an idle connection is kept. A borrowed session brings its own.
+        keepalive: Seconds for which an idle connection is kept; one that the service closes before is replaced. Longer
+            than the minutes between the codes of a quiet service, and shorter than routers remember a connection. A
+            borrowed session brings its own.
         rate: Requests a second, spaced evenly; ``None`` = as fast as they come.
         window: Seconds for which the service blocks a channel after a send: 60, by its documentation. Tell the client
             where an emulator has been given another number.
@@ -146,7 +148,7 @@ class Limits:
     """
 
     connections: int = attrs.field(default=100, validator=_positive_count)
-    keepalive: float = attrs.field(default=15.0, validator=_seconds(zero=True))
+    keepalive: float = attrs.field(default=120.0, validator=_seconds(zero=True))
     rate: float | None = attrs.field(default=None, validator=_rate)
     window: float = attrs.field(default=WINDOW, validator=_seconds())
 

@@ -16,6 +16,7 @@ import time
 from contextlib import contextmanager, suppress
 from math import isfinite
 from threading import Lock
+from types import NoneType
 from typing import TYPE_CHECKING, Final
 
 from kodmobi_async._rules import clock as loop_clock
@@ -94,9 +95,9 @@ class _Shift:
 
     @classmethod
     def system_time(cls) -> float:
-        """Return the system's time as loops see it, for a clock that moves on to the running loop."""
-        loop = asyncio.get_running_loop()
-        if cls.users and not isinstance(loop, asyncio.BaseEventLoop):
+        """Return the system's time as loops see it: for a clock that moves on to the running loop, and for threads."""
+        loop = asyncio._get_running_loop()  # noqa: SLF001 public in all but its name; a thread has none
+        if cls.users and not isinstance(loop, (asyncio.BaseEventLoop, NoneType)):
             raise RuntimeError(
                 f"the test's clock cannot move a loop of {type(loop).__module__}: run the tests on asyncio's own loops"
             )

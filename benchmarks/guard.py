@@ -1,0 +1,49 @@
+"""Fail when a send has become dearer: its instructions beside a bare aiohttp call's, against the figure committed here.
+
+``python -m benchmarks.guard`` counts and compares, where valgrind is installed; with ``--write`` it writes the figure.
+The figure is a ratio, by Python version: what differs from machine to machine falls out of it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Final
+
+from benchmarks.contestants import BASE, OURS
+from benchmarks.instructions import count_calls, is_available
+
+FIGURES: Final = Path(__file__).parent / "results" / "instructions.json"
+CALLS: Final = 300
+ALLOWED: Final = 1.03
+"""How much dearer than the figure a send may be."""
+
+
+def main() -> int:
+    """Count, and compare or write."""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if not is_available():
+        print("skipped: valgrind is not installed, and counts the instructions")
+        return 0
+    per_call = count_calls(CALLS, (BASE, OURS))
+    ratio = round(per_call[OURS] / per_call[BASE], 4)
+    print(f"a send on Python {python}: {per_call[OURS]:,} instructions, {ratio:.4f} x a bare aiohttp call")
+    figures: dict[str, float] = json.loads(FIGURES.read_text("utf-8")) if FIGURES.exists() else {}
+    if "--write" in sys.argv:
+        figures[python] = ratio
+        FIGURES.write_text(json.dumps(dict(sorted(figures.items())), indent=2) + "\n", "utf-8")
+        return 0
+    if python not in figures:
+        print(f"skipped: there is no figure for Python {python}; --write makes one")
+        return 0
+    if ratio > ALLOWED * figures[python]:
+        print(
+            f"error: more than {ALLOWED} x the figure, {figures[python]:.4f}: make it cheaper, or say why, and --write"
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
