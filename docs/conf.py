@@ -115,7 +115,7 @@ def _resolve(app: Sphinx, env: Any, node: Any, content: nodes.TextElement) -> no
     target: str = node.get("reftarget", "")
     if target.startswith("tls."):  # what the client calls the module, whose name is that of an argument
         target = target.replace("tls.", "ssl.")
-        content = nodes.literal("", target)
+        content = nodes.inline("", target)
     if target in OUTSIDE:
         return nodes.reference("", "", content, internal=False, refuri=OUTSIDE[target], reftitle=target)
     python = env.get_domain("py")
