@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
@@ -26,7 +27,6 @@ exclude_patterns = ["_build"]
 nitpicky = True
 
 default_role = "py:obj"
-smartquotes = False  # options begin with two dashes
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_use_legacy_class_based = False
@@ -81,7 +81,6 @@ OUTSIDE = {
     "prometheus_client.registry.CollectorRegistry": "https://prometheus.github.io/client_python/",
     "sqlite3.Connection": f"{_PYTHON}sqlite3.html#sqlite3.Connection",
     "ssl.SSLContext": f"{_PYTHON}ssl.html#ssl.SSLContext",
-    "tls.SSLContext": f"{_PYTHON}ssl.html#ssl.SSLContext",
     "ulid.ULID": "https://python-ulid.readthedocs.io/en/latest/",
     "web.Application": f"{_AIOHTTP}web_reference.html#aiohttp.web.Application",
     "web.Request": f"{_AIOHTTP}web_reference.html#aiohttp.web.Request",
@@ -114,6 +113,9 @@ nitpick_ignore = [
 def _resolve(app: Sphinx, env: Any, node: Any, content: nodes.TextElement) -> nodes.Element | None:
     """Link a name of another project, or a public one that was written without its module."""
     target: str = node.get("reftarget", "")
+    if target.startswith("tls."):  # what the client calls the module, whose name is that of an argument
+        target = target.replace("tls.", "ssl.")
+        content = nodes.literal("", target)
     if target in OUTSIDE:
         return nodes.reference("", "", content, internal=False, refuri=OUTSIDE[target], reftitle=target)
     python = env.get_domain("py")
@@ -139,6 +141,9 @@ def _give_back(app: Sphinx, what: str, name: str, value: object, options: object
         lines[:] = _kept.pop(name)
 
 
+_OPTION = re.compile(r"(--[a-z][a-z-]*)")
+
+
 class Commands(SphinxDirective):
     """The commands of the program with their arguments and options, as the program itself knows them."""
 
@@ -152,13 +157,17 @@ class Commands(SphinxDirective):
 def _described(name: str, command: Any) -> str:
     rows = [
         f"| `{' '.join(each.opts) if each.param_type_name == 'option' else each.name.upper()}` "
-        f"| {getattr(each, 'help', None) or ''} | {_default(each)} |"
+        f"| {_marked(getattr(each, 'help', None) or '')} | {_default(each)} |"
         for each in command.params
         if not getattr(each, "hidden", False)
     ]
-    words = " ".join((command.help or "").split())
+    words = _marked(" ".join((command.help or "").split()))
     table = "\n".join(["| argument or option | meaning | default |", "|---|---|---|", *rows])
     return f"### kodmobi {name}\n\n{words}\n\n{table}\n"
+
+
+def _marked(words: str) -> str:
+    return _OPTION.sub(r"`\1`", words)
 
 
 def _default(parameter: Any) -> str:

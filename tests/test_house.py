@@ -301,6 +301,14 @@ def test_the_lowest_dependencies_tested_are_the_lowest_allowed() -> None:
     assert set(tox["testenv:lowest"]["deps"].split()) == allowed
 
 
+def test_the_lowest_extras_tested_are_the_lowest_allowed() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+    allowed = {each.replace(">=", "==") for extra in project["optional-dependencies"].values() for each in extra}
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(REPOSITORY / "tox.ini", "utf-8")
+    assert set(tox["testenv:lowest-extras"]["deps"].split()) == allowed | {"opentelemetry-sdk==1.30"}
+
+
 # An absolute path into somebody's home or workplace; an address's path does not count.
 MACHINE = re.compile(r"(?<![\w.:/~}-])/(?:home|root|Users|work)/\w|[A-Z]:\\Users\\")
 

@@ -142,6 +142,13 @@ def test_the_python_blocks_of_a_page_run_one_after_the_other(page: str, monkeypa
         names = loaded(block, names)
 
 
+async def test_the_example_of_the_first_page_sends(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KODMOBI_API_KEY", emulator.api_key)
+    monkeypatch.setenv("KODMOBI_BASE_URL", emulator.base_url)
+    resend: Callable[..., Any] = loaded(block_with("docs/index.md", "async def resend("))["resend"]
+    assert await resend(emulator.add_session()) == "Sent. You can ask again in 60 s"
+
+
 async def test_the_example_of_an_aiohttp_service_answers(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KODMOBI_API_KEY", emulator.api_key)
     monkeypatch.setenv("KODMOBI_SECRET_KEY", emulator.secret_key)
@@ -178,6 +185,13 @@ def test_every_link_leads_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]):
         if not target.startswith(("https://", "http://", "#")):
             assert (REPOSITORY / page).parent.joinpath(target.partition("#")[0]).exists(), target
+
+
+def test_the_files_that_contributors_are_sent_to_exist() -> None:
+    named = set(re.findall(r"`([\w./]+\.(?:py|md|yml|json|toml|ini))`", PAGES["CONTRIBUTING.md"]))
+    assert len(named) > 20
+    for name in named:
+        assert (REPOSITORY / name).exists() or (PACKAGE / name).exists() or name == "openapi.json", name
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:

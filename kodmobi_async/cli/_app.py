@@ -4,6 +4,7 @@ Typer reads the annotations of the commands while the program runs, so this modu
 """
 
 import asyncio
+import os
 from collections.abc import Sequence
 from typing import Annotated, Final, cast
 
@@ -20,6 +21,8 @@ from kodmobi_async.cli._output import Output
 __all__ = ("run",)
 
 _PROGRAM: Final = "kodmobi"
+_COMPLETION: Final = "_KODMOBI_COMPLETE"
+"""The variable with which a shell asks what may follow, when somebody presses Tab."""
 
 # Typer names no class of its own for all that can be wrong with a command line; it is what BadParameter derives from.
 _UsageError: Final = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
@@ -27,7 +30,6 @@ _UsageError: Final = cast("type[typer.BadParameter]", typer.BadParameter.__mro__
 _app: Final = typer.Typer(
     help="Log people in with kod.mobi: send one-time codes, never two on one channel in its window, and check them.",
     epilog="Exit codes:\n" + "\n".join(f"{code:>3}  {meaning}" for code, meaning in MEANINGS.items()),
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -37,6 +39,8 @@ def run(args: Sequence[str]) -> int:
     output = Output(as_json="--json" in args)
     command = typer.main.get_command(_app)
     try:
+        if _COMPLETION in os.environ:
+            command.main(list(args), _PROGRAM)  # says what may follow, and ends
         with command.make_context(_PROGRAM, list(args) or ["--help"]) as context:
             code: int = command.invoke(context)
             return code
@@ -49,7 +53,7 @@ def run(args: Sequence[str]) -> int:
     except KodmobiError as error:
         _fail(output, facts(error), sentence(error))
         return exit_code(error)
-    except SystemExit:  # how rich ends the process when nobody reads the help any more
+    except SystemExit:  # how rich ends when nobody reads the help any more, and Typer when it has served a shell
         return ExitCode.SENT
 
 
@@ -94,17 +98,17 @@ def demo(
     return asyncio.run(demonstrate(Output(), window))
 
 
-for _command in (
-    _login_commands.login,
-    _login_commands.create,
-    _login_commands.send,
-    _login_commands.check,
-    _login_commands.verify,
-    _login_commands.channels,
-    _login_commands.settings,
-    _bulk_commands.bulk,
-    _bulk_commands.example_input,
-    emulator,
-    demo,
+for _command, _example in (
+    (_login_commands.login, "login +14155550123 --emulate"),
+    (_login_commands.create, "create +14155550123 --channel sms --send"),
+    (_login_commands.send, "send 01K8N1VMPN0EE389K72YW0CBM2 telegram --emulate"),
+    (_login_commands.check, "check 01K8N1VMPN0EE389K72YW0CBM2"),
+    (_login_commands.verify, "verify --secret-key-file secret.key"),
+    (_login_commands.channels, "channels 01K8N1VMPN0EE389K72YW0CBM2"),
+    (_login_commands.settings, "settings --json"),
+    (_bulk_commands.bulk, "bulk rows.csv --journal run.journal --failed again.csv"),
+    (_bulk_commands.example_input, "example-input --count 1000 > rows.csv"),
+    (emulator, "emulator --port 8765 --window 5"),
+    (demo, "demo --web"),
 ):
-    _app.command()(_command)
+    _app.command(epilog=f"Example: {_PROGRAM} {_example}")(_command)
