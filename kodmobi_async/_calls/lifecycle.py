@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from kodmobi_async._values.channel import Channel
 from kodmobi_async._values.errors import ClientClosedError, CooldownError, KodmobiError, Outcome
 from kodmobi_async._values.header_hooks import collect_headers, with_headers
 from kodmobi_async._values.hooks import (
@@ -198,7 +199,8 @@ class Lifecycle:
             call.session_id,
             call.channel,
             outcome=outcome,
-            sent_to=None if sent_to is None else self._redact(sent_to),
+            # a name of the documentation's is no text of the service's
+            sent_to=sent_to if sent_to is None or type(sent_to) is Channel else self._redact(sent_to),
             attempts=call.attempts,
             confirmed=getattr(result, "confirmed", False),
             error=error,
