@@ -196,6 +196,39 @@ async def test_a_code_that_went_over_another_channel_says_so(
     assert json.loads(entry.detail or "") == {"sent_to": "sms"}
 
 
+async def test_a_second_run_of_the_same_journal_knows_what_the_first_has_done(
+    emulator: Emulator, client: KodmobiClient, sessions: list[str], path: Path
+) -> None:
+    requests = [(session, "sms") for session in sessions]
+    emulator.script(Fault.refuse("ERROR_PHONE_BLOCKED"))
+    async with Journal.open(path) as journal:
+        async with client.send_many(requests, journal=journal) as outcomes:
+            assert len([outcome async for outcome in outcomes]) == 6
+        await asyncio.sleep(60)
+        async with client.send_many(requests, journal=journal, retry_failed=True) as outcomes:
+            assert len([outcome async for outcome in outcomes]) == 1
+    assert len(emulator.ledger) == 6
+
+
+async def test_a_run_ends_the_sends_of_an_earlier_one_with_the_same_journal(
+    emulator: Emulator, client: KodmobiClient, sessions: list[str], path: Path
+) -> None:
+    requests = [(session, "sms") for session in sessions]
+    async with Journal.open(path) as journal:
+        async with client.send_many(requests, journal=journal, concurrency=1) as earlier:
+            await anext(earlier)
+            async with client.send_many(requests, journal=journal) as outcomes:
+                done = [outcome async for outcome in outcomes]
+            rest = [outcome async for outcome in earlier]
+        assert all(outcome.error is None for outcome in done)
+        assert {type(outcome.error) for outcome in rest} <= {ConfigurationError, type(None)}
+        assert sum(isinstance(outcome.error, ConfigurationError) for outcome in rest) >= 3
+    assert sorted(delivery.session_id for delivery in emulator.ledger) == sorted(sessions)
+    async with client.send_many(requests, journal=journal) as outcomes:
+        with pytest.raises(ConfigurationError, match="the journal is closed"):
+            await anext(outcomes)
+
+
 # -- another run -------------------------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ class Cursor:
         self._journal = journal
         self._known: deque[Entry] = deque()
         self._known_to = 0
+        self._last = journal.last_number  # what is written from now on is this run's own
 
     async def find(self, number: int) -> Entry | None:
         """Return what is known of a request; numbers have to grow.
@@ -32,7 +33,7 @@ class Cursor:
         while True:
             while known and known[0].number < number:  # it was passed over this time
                 known.popleft()
-            if known or self._known_to >= self._journal.last_number:
+            if known or self._known_to >= self._last:
                 break
             known.extend(await self._journal.page(self._known_to))
             self._known_to = known[-1].number

@@ -61,7 +61,10 @@ class Journal:
         self._database = database
         self._thread = thread
         self.last_number = 0
-        """The last of the requests that an earlier run has written about."""
+        """The last of the requests that anything was written about."""
+        self.is_open = True
+        self.run: object = None
+        """The latest run; an earlier one sends nothing more."""
         self._waiting: list[Written] = []
         self._waiters: list[asyncio.Future[None]] = []
         """For those who want to know when it is written."""
@@ -213,6 +216,7 @@ class Journal:
 
     def _soon(self, entry: Entry) -> None:
         """Write soon; all that waits goes into one transaction."""
+        self.last_number = max(self.last_number, entry.number)
         self._waiting.append(
             (entry.number, str(entry.session_id), entry.channel, entry.tries, entry.state, entry.detail)
         )
@@ -244,6 +248,7 @@ class Journal:
         return taken
 
     async def _close(self) -> None:
+        self.is_open = False
         cancelled: asyncio.CancelledError | None = None
         while self._writing is not None and not self._writing.done():
             try:

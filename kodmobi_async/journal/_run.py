@@ -119,6 +119,8 @@ class JournaledItem(Item):
     async def sent_by(self, send: Callable[[SendRequest], Awaitable[SendResult]]) -> SendResult:
         """Send it, with its intent before and its outcome after."""
         request, entry = self.checked(), self._entry
+        if self._journal.run is not self._sends:
+            raise ConfigurationError("another run has begun with the journal: this one sends nothing more")
         normalize_session_id(request.session_id)
         async with self._sends.alone(entry):
             try:
@@ -158,9 +160,13 @@ def items(
     retried = (State.LEFT, *((State.REFUSED, State.NOT_SENT, State.BLOCKED) if retry_failed else ()))
 
     async def read() -> AsyncGenerator[Item]:
+        if not journal.is_open:
+            raise ConfigurationError("the journal is closed: keep it open for as long as the run lasts")
+        journal.run = sends = JournaledSends(journal, client.remaining)
         await journal.bind("the service", client.base_url)
+        await journal.flush()
         await journal.resolve(client, cooldowns=cooldowns, concurrency=concurrency)
-        sends, cursor, number = JournaledSends(journal, client.remaining), journal.cursor(), 0
+        cursor, number = journal.cursor(), 0
         while (given := await source.anext() if source.is_async else source.next()) is not END:
             number += 1
             if number % _REQUESTS_A_TURN == 0:
