@@ -74,7 +74,7 @@ def test_no_case_of_the_example_sleeps_or_takes_ten_lines() -> None:
 
 def test_the_howto_runs_as_it_stands(pytester: pytest.Pytester) -> None:
     text = (REPOSITORY / "docs" / "howto" / "pytest.md").read_text("utf-8")
-    with_pytest, without = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    with_pytest, without, _asynchronous = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     pytester.makepyfile(test_with=with_pytest, test_without=without)
     run(pytester, passed=3)
 

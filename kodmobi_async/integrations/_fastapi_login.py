@@ -81,7 +81,7 @@ def _client_address(request: Request) -> str:
 
 def make_router(
     on_verified: Callable[[Request, VerifiedUser], Any | Awaitable[Any]],
-    get_client: Callable[[Request], KodmobiClient],
+    get_client: Callable[[Request], Awaitable[KodmobiClient]],
     flow: LoginFlow,
     client_address: Callable[[Request], str] | None = None,
 ) -> APIRouter:
@@ -89,7 +89,7 @@ def make_router(
     router = APIRouter(tags=["login"], responses=_RESPONSES)
     address_of = client_address or _client_address
 
-    def cookie_of(request: Request) -> str | None:
+    async def cookie_of(request: Request) -> str | None:  # an ordinary function would run in a thread
         return request.cookies.get(flow.cookie_name)
 
     a_client, a_cookie = Depends(get_client), Depends(cookie_of)

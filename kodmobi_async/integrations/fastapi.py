@@ -52,7 +52,7 @@ def kodmobi_lifespan(
     return lifespan
 
 
-def _client(request: Request) -> KodmobiClient:
+async def _client(request: Request) -> KodmobiClient:  # an ordinary function would run in a thread
     client = getattr(request.app.state, "kodmobi", None)
     if client is None:
         raise ConfigurationError("this service has no client: FastAPI(lifespan=kodmobi_lifespan())")

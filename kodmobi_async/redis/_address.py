@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
@@ -41,7 +41,7 @@ def open_backend(server: str | Redis | RedisCluster, *, timeout: float) -> Backe
     if isinstance(server, RedisCluster):
         return ClusterBackend(server)
     try:
-        scheme = urlsplit(server).scheme
+        scheme = server.partition("://")[0].lower()
         if scheme in ("redis+cluster", "rediss+cluster"):
             return _cluster(server, timeout)
         if scheme in ("redis+sentinel", "rediss+sentinel"):
@@ -93,14 +93,17 @@ def _sentinel(address: str, timeout: float) -> Backend:
 
 def _parse(address: str, *, default_port: int) -> tuple[list[tuple[str, int]], str, dict[str, Any]]:
     """Return the hosts and ports of an address with several of them, its path, and its options."""
-    parts = urlsplit(address)
-    userinfo, at, hosts = parts.netloc.rpartition("@")
-    scheme = parts.scheme.partition("+")[0]
-    parsed = [dict(parse_url(f"{scheme}://{userinfo}{at}{host}?{parts.query}")) for host in hosts.split(",")]
+    # `urlsplit` takes one host, and looks closely at brackets
+    scheme, _, rest = address.partition("://")
+    rest, _, query = rest.partition("?")
+    netloc, _, path = rest.partition("/")
+    userinfo, at, hosts = netloc.rpartition("@")
+    kind = scheme.lower().partition("+")[0]
+    parsed = [dict(parse_url(f"{kind}://{userinfo}{at}{host}?{query}")) for host in hosts.split(",")]
     options = parsed[0]
     if options.pop("connection_class", None) is SSLConnection:
         options["ssl"] = True
     found = [(str(each["host"]), int(str(each.get("port", default_port)))) for each in parsed]
     for name in ("host", "port"):
         options.pop(name, None)
-    return found, unquote(parts.path.strip("/")), options
+    return found, unquote(path.strip("/")), options
