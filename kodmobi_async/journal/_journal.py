@@ -55,14 +55,16 @@ class Journal:
     Requests are known again by their number in the input, so that some that are alike are told apart. The journal is
     bound to them, as far as it knows them, and to the service's address: where a request is another one than before,
     the run ends before it is sent. More requests may follow at the end.
+
+    A run that begins with the journal ends the sends of an earlier one with it.
     """
 
     def __init__(self, database: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
         self._database = database
         self._thread = thread
-        self.last_number = 0
+        self.last_number: int = 0
         """The last of the requests that anything was written about."""
-        self.is_open = True
+        self.is_open: bool = True
         self.run: object = None
         """The latest run; an earlier one sends nothing more."""
         self._waiting: list[Written] = []
