@@ -523,7 +523,7 @@ async def test_a_node_of_a_cluster_is_a_wrong_set_up(cluster: Cluster) -> None:
             *(tracker.acquire(f"{number:026d}", "sms", lease=LEASE) for number in range(30)), return_exceptions=True
         )
         wrong = [result for result in results if isinstance(result, ConfigurationError)]
-        assert 0 < len(wrong) < 30  # this node serves some of them
+        assert wrong  # this node may serve some of them
         assert "redis+cluster" in str(wrong[0])
         assert tracker._store.outage is None
 
