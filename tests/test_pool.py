@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import math
 import socket
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import orjson
@@ -177,8 +179,8 @@ async def test_a_service_that_cannot_be_reached_is_said_to_be_and_calls_may_foll
                 await client.settings()
 
 
-@pytest.mark.parametrize("connections", [0, -1, 6, True])
-async def test_no_more_connections_are_opened_than_the_limit_says(emulator: Emulator, connections: int) -> None:
+@pytest.mark.parametrize("connections", [0, -1, 6, True, 2.0, 2.5, math.nan, "3", None])
+async def test_no_more_connections_are_opened_than_the_limit_says(emulator: Emulator, connections: Any) -> None:
     limits = Limits(connections=5)
     async with KodmobiClient(emulator.api_key, base_url=emulator.base_url, limits=limits) as client:
         with pytest.raises(ConfigurationError, match="connections takes 1 to 5"):
@@ -229,3 +231,34 @@ async def test_who_is_cancelled_while_connecting_is_cancelled(emulator: Emulator
         with pytest.raises(asyncio.CancelledError):
             await connecting
         await client.send(emulator.add_session(), "sms")
+
+
+async def test_who_is_cancelled_while_connecting_leaves_no_connection_to_be_logged_with_the_proxys_password(
+    caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    accepted: list[asyncio.StreamWriter] = []
+    proxy = await asyncio.start_server(lambda _, writer: accepted.append(writer), "127.0.0.1", 0)
+    address = f"http://person:password@127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+    limits = Limits(connections=2)
+    client = KodmobiClient("key", base_url="http://api.example/session", allow_http=True, proxy=address, limits=limits)
+    async with client:
+        sending = asyncio.create_task(client.settings())  # holds the one connection
+        await asyncio.sleep(0.1)
+        connecting = asyncio.create_task(client.connect(2))  # opens the other, and waits for the first
+        await asyncio.sleep(0.1)
+        assert len(accepted) == 2
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        del connecting
+        gc.collect()
+        await client.connect()  # the other one is still open
+        assert len(accepted) == 2
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+    proxy.close()
+    for writer in accepted:
+        writer.close()
+    assert not caplog.records
+    assert not [warning for warning in recwarn if issubclass(warning.category, ResourceWarning)]

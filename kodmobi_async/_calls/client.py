@@ -40,6 +40,7 @@ from kodmobi_async._values.settings import (
     check_proxy,
     check_seconds,
     check_ssl,
+    is_count,
     resolve_api_key,
     resolve_secret_key,
 )
@@ -170,7 +171,7 @@ class KodmobiClient:
     async def connect(self, connections: int = 1) -> None:
         """Open connections, so that the first code need not wait for DNS, TCP and TLS. Nothing is sent.
 
-        Call it when the service starts. Connections that are open count; they are kept for ``Limits.keepalive``.
+        Call it when the service starts. Idle connections count, and all are kept for ``Limits.keepalive``.
 
         Args:
             connections: How many are to be open, from 1 to ``Limits.connections``.
@@ -181,7 +182,7 @@ class KodmobiClient:
             ClientClosedError: The client is closed, or was closed meanwhile.
             WrongLoopError: The client works for another event loop.
         """
-        if isinstance(connections, bool) or not 1 <= connections <= self._limits.connections:
+        if not is_count(connections) or connections > self._limits.connections:
             raise ConfigurationError(f"connections takes 1 to {self._limits.connections}, which is Limits.connections")
         await self._lifecycle.enter()
         failure = await self._transport.connect(connections, self._timeout.connect)

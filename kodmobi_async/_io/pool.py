@@ -209,13 +209,20 @@ class Pool:
         """
         self._set_connect_timeout(connect)
         self._give_back()
-        opened = await asyncio.gather(*(self._connect() for _ in range(connections)), return_exceptions=True)
-        failures = [each for each in opened if isinstance(each, BaseException)]
-        for each in opened:
-            if not isinstance(each, BaseException):
-                each.release()
-        if failures:
-            raise failures[0]
+        opened: list[Connection] = []
+
+        async def open_one() -> None:
+            opened.append(await self._connect())
+
+        try:
+            results = await asyncio.gather(*(open_one() for _ in range(connections)), return_exceptions=True)
+        finally:
+            # also when cancelled: aiohttp logs a connection that is dropped, with the proxy's credentials
+            for connection in opened:
+                connection.release()
+        for failure in results:
+            if failure is not None:
+                raise failure
 
     def _set_connect_timeout(self, seconds: float) -> None:
         if self._timeout.connect != seconds:

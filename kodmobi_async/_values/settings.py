@@ -34,12 +34,13 @@ def _seconds(*, zero: bool = False) -> Callable[[Any, attrs.Attribute[Any], Any]
     return check
 
 
-def _is_count(value: object) -> bool:
+def is_count(value: object) -> bool:
+    """Whether this is a whole number, 1 or more."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _positive_count(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if not _is_count(value):
+    if not is_count(value):
         raise ConfigurationError(f"{type(instance).__name__}.{attribute.name} takes a whole number, 1 or more")
 
 
@@ -106,7 +107,7 @@ def check_concurrency(value: int) -> int:
     Raises:
         ConfigurationError: It is not.
     """
-    if not _is_count(value):
+    if not is_count(value):
         raise ConfigurationError("concurrency takes a whole number, 1 or more")
     return value
 
