@@ -1,13 +1,14 @@
 """Fail when a send has become dearer: its instructions beside a bare aiohttp call's, against the figure committed here.
 
 ``python -m benchmarks.guard`` counts and compares, where valgrind is installed; with ``--write`` it writes the figure.
-The figure is a ratio, by Python version: what differs from machine to machine falls out of it.
+The figure is a ratio, by the versions of Python and aiohttp: what differs from machine to machine falls out of it.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -22,24 +23,25 @@ ALLOWED: Final = 1.03
 
 def main() -> int:
     """Count, and compare or write."""
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    python, peer = f"{sys.version_info.major}.{sys.version_info.minor}", metadata.version("aiohttp")
     if not is_available():
         print("skipped: valgrind is not installed, and counts the instructions")
         return 0
     per_call = count_calls(CALLS, (BASE, OURS))
     ratio = round(per_call[OURS] / per_call[BASE], 4)
-    print(f"a send on Python {python}: {per_call[OURS]:,} instructions, {ratio:.4f} x a bare aiohttp call")
-    figures: dict[str, float] = json.loads(FIGURES.read_text("utf-8")) if FIGURES.exists() else {}
+    print(f"a send on Python {python}: {per_call[OURS]:,} instructions, {ratio:.4f} x a bare call of aiohttp {peer}")
+    found = json.loads(FIGURES.read_text("utf-8")) if FIGURES.exists() else {}
+    figures: dict[str, float] = found.get(peer, {})
     if "--write" in sys.argv:
-        figures[python] = ratio
-        FIGURES.write_text(json.dumps(dict(sorted(figures.items())), indent=2) + "\n", "utf-8")
+        found = {peer: dict(sorted({**figures, python: ratio}.items()))}
+        FIGURES.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
         return 0
     if python not in figures:
-        print(f"skipped: there is no figure for Python {python}; --write makes one")
+        print(f"skipped: there is no figure for Python {python} and aiohttp {peer}; --write makes one")
         return 0
     if ratio > ALLOWED * figures[python]:
         print(
-            f"error: more than {ALLOWED} x the figure, {figures[python]:.4f}: make it cheaper, or say why, and --write"
+            f"error: more than {ALLOWED} x the figure, {figures[python]:.4f}: make it cheaper, or --write, and say why"
         )
         return 1
     return 0
