@@ -56,7 +56,7 @@ ROOMS = {
         "verdicts",
         "retry",
     ),
-    "_shared": ("operations", "keys", "reservation", "backlog", "store", "tracker"),
+    "_shared": ("operations", "keys", "reservation", "backlog", "loop_bound", "store", "tracker"),
     "_io": ("pool", "transport"),
     "_calls": (
         "engine",

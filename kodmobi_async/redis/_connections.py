@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kodmobi_async._shared.loop_bound import LoopBound
 from kodmobi_async.redis._pipeline import Pipeline
 from kodmobi_async.redis._subscription import Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from kodmobi_async.redis._backend import Backend
 
 
-class Connections:
+class Connections(LoopBound):
     """The connections of one event loop, and what uses them.
 
     Args:
@@ -25,20 +24,9 @@ class Connections:
         self._backend = backend
         self.pipeline = Pipeline(backend, timeout=timeout)
         self.subscription = Subscription(backend, timeout=timeout)
-        self._guard = self._closing()
+        super().__init__()
 
-    async def open(self) -> None:
-        """Close the connections with the event loop if nobody does before: a loop finishes its generators first."""
-        await anext(self._guard)
-
-    async def aclose(self) -> None:
-        """Close all connections that are ours."""
-        await self._guard.aclose()
-
-    async def _closing(self) -> AsyncGenerator[None]:
-        try:
-            yield
-        finally:
-            await self.subscription.aclose()
-            await self.pipeline.aclose()
-            await self._backend.aclose()
+    async def _close(self) -> None:
+        await self.subscription.aclose()
+        await self.pipeline.aclose()
+        await self._backend.aclose()

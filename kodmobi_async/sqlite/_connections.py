@@ -7,6 +7,7 @@ import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
+from kodmobi_async._shared.loop_bound import LoopBound
 from kodmobi_async._shared.operations import Reply, Unavailable
 from kodmobi_async.sqlite._database import Database
 from kodmobi_async.sqlite._setup import wrong_setup
@@ -119,7 +120,7 @@ class Subscription:
             self._listeners[key].changed.set()
 
 
-class Connections:
+class Connections(LoopBound):
     """What uses the file, on one event loop.
 
     Args:
@@ -130,21 +131,10 @@ class Connections:
     def __init__(self, path: Path, *, timeout: float) -> None:
         self.pipeline = Pipeline(path, timeout=timeout)
         self.subscription = Subscription()
-        self._guard = self._closing()
+        super().__init__()
 
-    async def open(self) -> None:
-        """Close the file with the event loop if nobody does before: a loop finishes its generators first."""
-        await anext(self._guard)
-
-    async def aclose(self) -> None:
-        """Close the file."""
-        await self._guard.aclose()
-
-    async def _closing(self) -> AsyncGenerator[None]:
-        try:
-            yield
-        finally:
-            await self.pipeline.aclose()
+    async def _close(self) -> None:
+        await self.pipeline.aclose()
 
 
 def _reason(error: Exception) -> str:
