@@ -8,6 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from cancelled_sends import cancelled_sends
 from measured import ByOpenTelemetry, ByPrometheus, Measured, number_of_series
 
 from kodmobi_async import (
@@ -247,24 +248,12 @@ async def test_calls_in_flight_are_those_that_wait_and_those_that_send(
 async def test_a_call_cancelled_after_any_turn_of_the_loop_is_in_flight_no_more(
     emulator: Emulator, measured: Measured
 ) -> None:
-    turns = 0
-    through = False
-    async with KodmobiClient(
-        emulator.api_key, base_url=emulator.base_url, retry=RetryPolicy(initial_backoff=0), hooks=[measured.hook]
-    ) as client:
-        while not through:
-            turns += 1
-            emulator.clear_faults()
-            emulator.script(Fault.answer(503))
-            task = asyncio.create_task(client.send(emulator.add_session(), "sms"))
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            through = task.done()
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            assert measured.read(ACTIVE_CALLS) == {}
+    cancelled: list[int] = []
+    async for turns in cancelled_sends(emulator, measured.hook):
+        cancelled.append(turns)
+        assert measured.read(ACTIVE_CALLS) == {}
     calls = measured.read(CALLS)
-    assert sum(calls.values()) == turns == sum(measured.read(CALL_DURATION).values())
+    assert sum(calls.values()) == len(cancelled) == sum(measured.read(CALL_DURATION).values())
     assert calls.pop(("send", "sms", "accepted", "")) >= 1
     assert {key[3] for key in calls} == {"asyncio.exceptions.CancelledError"}
     assert {key[2] for key in calls} >= {"not_sent", "unknown"}

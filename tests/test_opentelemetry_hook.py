@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cancelled_sends import cancelled_sends
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -26,7 +27,6 @@ from kodmobi_async import (
     OutcomeUnknownError,
     RateLimitedError,
     Record,
-    RetryPolicy,
     SendStarted,
     ServerError,
     TransportError,
@@ -388,22 +388,9 @@ class HomeMadeError(Exception):
 
 async def test_a_call_cancelled_after_any_turn_of_the_loop_ends_its_span(emulator: Emulator, traced: Traced) -> None:
     turns = 0
-    through = False
-    async with KodmobiClient(
-        emulator.api_key, base_url=emulator.base_url, retry=RetryPolicy(initial_backoff=0), hooks=[traced.hook]
-    ) as client:
-        while not through:
-            turns += 1
-            emulator.clear_faults()
-            emulator.script(Fault.answer(503))
-            task = asyncio.create_task(client.send(emulator.add_session(), "sms"))
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            through = task.done()
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            assert traced.open == 0
-            assert len(traced.spans) == turns
+    async for turns in cancelled_sends(emulator, traced.hook):
+        assert traced.open == 0
+        assert len(traced.spans) == turns
     *cancelled, sent = traced.spans
     assert unset(sent)
     assert len(cancelled) > 5
