@@ -497,6 +497,12 @@ def test_each_step_replies_what_it_found(path: Path, tmp_path: Path) -> None:
     assert state == BLOCKED
     assert left == pytest.approx(30_000, abs=1_000)
     assert do(Operation.START, "mine", 60_000) == (BLOCKED, 0)
+    held = [(Operation.RESERVE, "held", ("mine", 60_000)), (Operation.OBSERVE, "held", ("another", 90_000))]
+    *_, (state, left) = steps.execute(
+        [*held, (Operation.START, "held", ("mine", 60_000)), (Operation.READ, "held", ())]
+    )
+    assert state == BLOCKED
+    assert left == pytest.approx(90_000, abs=1_000)  # what another process has observed meanwhile
     steps.execute([(Operation.START, "another", ("lost", 60_000))])
     assert steps.execute([(Operation.START, "new", ("lost", 60_000))]) == [(BLOCKED, 1)]
     steps.close()
