@@ -315,7 +315,7 @@ async def test_with_taskiqs_own_middleware_the_trace_goes_on_in_the_worker(emula
         while parent is not None:
             names.append(by_id[parent.span_id].name)
             parent = by_id[parent.span_id].parent
-        assert names == ["execute/kodmobi_async:resend", "send/kodmobi_async:resend", "campaign"]
+        assert names == ["execute/kodmobi_async:resend:batch", "send/kodmobi_async:resend:batch", "campaign"]
         found = span.get_span_context()
         assert found is not None
         assert found.trace_id == campaign.get_span_context().trace_id

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
+from kodmobi_async._calls.postponed import Later
 from kodmobi_async._calls.run import Run
 from kodmobi_async._values.models import SendOutcome, SendRequest
 from kodmobi_async._values.settings import CLOSE_GRACE, check_concurrency, check_max_wait, check_seconds
@@ -78,11 +79,9 @@ class SendMany(AsyncIterator[SendOutcome]):
             requests,
             send,
             remaining=remaining,
-            worth_waiting=worth_waiting,
+            later=Later(check_max_wait(max_wait), worth_waiting, pauses),
             concurrency=check_concurrency(concurrency),
-            max_wait=check_max_wait(max_wait),
             grace=check_seconds("grace", grace, zero=True),
-            pauses=pauses,
             on_stop=on_stop,
         )
         self._outcomes = cast("AsyncGeneratorType[SendOutcome, None]", self._run.outcomes())

@@ -19,7 +19,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from kodmobi_async._calls.postponed import Item, Later, Postponed, interrupted
+from kodmobi_async._calls.postponed import Item, Postponed, interrupted
 from kodmobi_async._calls.source import END, Source
 from kodmobi_async._values.errors import (
     AuthenticationError,
@@ -35,7 +35,7 @@ from kodmobi_async._values.models import SendOutcome, SendRequest
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 
-    from kodmobi_async._calls.postponed import Pair
+    from kodmobi_async._calls.postponed import Later, Pair
     from kodmobi_async._values.models import SendResult
 
     Requests: TypeAlias = Iterable[SendRequest | Pair] | AsyncIterable[SendRequest | Pair]
@@ -51,7 +51,7 @@ class Run:
     """The workers, and what passes between them and the consumer.
 
     It does not know the `SendMany` that began it. When nobody holds that one any more, the loop closes its generator,
-    and the workers end with that. The arguments are described there.
+    and the workers end with that. The arguments are described there; ``later`` says when a refused item is sent again.
     """
 
     def __init__(
@@ -60,11 +60,9 @@ class Run:
         send: Callable[[SendRequest], Awaitable[SendResult]],
         *,
         remaining: Callable[[SendRequest], Awaitable[float]],
-        worth_waiting: Callable[[SendRequest, float], float] | None,
+        later: Later,
         concurrency: int,
-        max_wait: float,
         grace: float,
-        pauses: int,
         on_stop: Callable[[], None] | None,
     ) -> None:
         self._source = Source(requests)
@@ -72,7 +70,7 @@ class Run:
         self._remaining = remaining
         self._concurrency = concurrency
         self._grace = grace
-        self._later = Later(max_wait, worth_waiting, pauses)
+        self._later = later
         self._on_stop = on_stop
         self._workers: list[asyncio.Task[None]] = []
         self._working = 0
@@ -127,6 +125,10 @@ class Run:
     @property
     def paused_for(self) -> float:
         return 0.0 if self._stopped else self._later.pauses.left(asyncio.get_running_loop().time())
+
+    @property
+    def postponed(self) -> int:
+        return len(self._postponed)
 
     def stop(self) -> None:
         if self._stopped:

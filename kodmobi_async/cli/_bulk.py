@@ -17,21 +17,22 @@ from kodmobi_async import BulkStoppedError, KodmobiError, Limits, MemoryCooldown
 from kodmobi_async.cli._connect import reached
 from kodmobi_async.cli._exits import ExitCode, facts, sentence
 from kodmobi_async.cli._files import Report
-from kodmobi_async.cli._fleet import fleet
+from kodmobi_async.cli._fleet import FleetSending, fleet
 from kodmobi_async.cli._progress import BAD, Tally
 from kodmobi_async.cli._reader import Reader
 from kodmobi_async.cli._rows import BadRow, InputError
-from kodmobi_async.cli._sending import FleetSending, OwnSending, Sending, entry_of
+from kodmobi_async.cli._sending import OwnSending, entry_of
 from kodmobi_async.journal import Journal, JournalError, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from kodmobi_async import KodmobiClient, SendMany, SendOutcome, SendResult
+    from kodmobi_async import KodmobiClient, SendOutcome, SendResult
     from kodmobi_async.cli._bulk_options import Options
     from kodmobi_async.cli._connect import Connection
     from kodmobi_async.cli._output import Output
     from kodmobi_async.cli._rows import Input, Row
+    from kodmobi_async.cli._sending import Outcomes
     from kodmobi_async.journal import Entry
 
 __all__ = ("bulk", "check_rows")
@@ -74,14 +75,14 @@ class _Run:
         self._tally = Tally(source.rows, self._loop.time())
         self._cooldowns = MemoryCooldownTracker()
         self._stopping = asyncio.Event()
-        self._outcomes: SendMany | None = None
+        self._outcomes: Outcomes | None = None
         self._journal: Journal | None = None
         self._interrupts = 0
         self._account: KodmobiError | None = None
         self._storage: str | None = None
         self._reader: Reader
         self._report: Report
-        self._sending: Sending
+        self._sending: OwnSending | FleetSending
         self._client: KodmobiClient | None = None
 
     async def work(self, connection: Connection) -> int:
@@ -126,12 +127,18 @@ class _Run:
         )
         self._report = stack.enter_context(Report.open(options.files, self._source, self._fail))
         self._client = client
+        own: dict[str, Any] = {
+            "journal": self._journal,
+            "tally": self._tally,
+            "stopping": self._stopping,
+            "rate": options.rate,
+        }
         if client is not None and enrol is not None:
-            self._sending = OwnSending(client, enrol, self._journal, self._tally, self._stopping, options.rate)
+            self._sending = OwnSending(client, enrol, **own)
             return
         run = self._source.digest[:16] if self._journal is not None else secrets.token_hex(8)
         hand_over = await stack.enter_async_context(fleet(cast("str", options.queue), run))
-        self._sending = FleetSending(hand_over, self._journal, self._tally, self._stopping, options.rate)
+        self._sending = FleetSending(hand_over, **own)
 
     async def _work_through(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -225,7 +232,6 @@ class _Run:
 
     def _settle(self, outcome: SendOutcome) -> None:
         row = cast("Row", outcome.request)
-        self._sending.forget(row)
         state, detail = State.of(outcome.error), _detail(outcome)
         if self._journal is not None:
             # one that was cut off stays an intent: the next run asks about it

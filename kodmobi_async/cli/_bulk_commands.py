@@ -5,7 +5,7 @@ Typer reads the annotations of the commands while the program runs, so this modu
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -32,6 +32,11 @@ from kodmobi_async.cli._rows import Input, example_rows
 
 __all__ = ("bulk", "example_input")
 
+_OWN: Final = 64
+"""Sends in flight."""
+_OUT: Final = 4096
+"""Rows in the queue, or with a worker."""
+
 
 def bulk(
     file: Annotated[
@@ -53,7 +58,14 @@ def bulk(
         str | None,
         typer.Option(metavar="NAME", help="Column, or JSON key, of the channels.", show_default="channel, or type"),
     ] = None,
-    concurrency: Annotated[int, typer.Option(metavar="N", help="Sends in flight at most.")] = 64,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Sends in flight at most; with --queue, rows that are out at most.",
+            show_default="64; 4096 with --queue",
+        ),
+    ] = None,
     rate: Annotated[float | None, typer.Option(metavar="N", help="Sends a second at most, evenly spaced.")] = None,
     max_wait: Annotated[
         float, typer.Option(metavar="S", help="Seconds that a row waits for its channel's cooldown.")
@@ -95,7 +107,7 @@ def bulk(
     options = Options(
         source=file,
         channel=channel,
-        concurrency=concurrency,
+        concurrency=(_OWN if queue is None else _OUT) if concurrency is None else concurrency,
         rate=rate,
         max_wait=max_wait,
         journal=journal,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from rich.console import Group
 from rich.progress_bar import ProgressBar
@@ -17,6 +17,36 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from kodmobi_async.cli._output import Output
+
+
+class Worker(Protocol):
+    """What a worker of a fleet tells about itself."""
+
+    @property
+    def worker(self) -> str:
+        """Who it is."""
+        ...
+
+    @property
+    def done(self) -> int:
+        """Rows that it is done with."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """Sends that it makes."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Sends that wait for their moments."""
+        ...
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it was heard of lately."""
+        ...
+
 
 __all__ = ("BAD", "LABELS", "Tally")
 
@@ -34,6 +64,8 @@ LABELS: Final = {
 
 _MEMORY: Final = 10.0
 """Seconds over which the rate is taken."""
+_MOST_WORKERS: Final = 8
+"""Workers that are shown by name."""
 _MOST_REASONS: Final = 50
 """Reasons counted by name; a service that invents ever new ones fills no memory."""
 
@@ -56,6 +88,8 @@ class Tally:
         self.in_flight = 0
         self.paused_for = 0.0
         """Seconds for which nothing is sent, as the account is limited."""
+        self.workers: dict[str, Worker] = {}
+        """Those of a fleet, by name."""
         self._began = began
         self._samples: deque[tuple[float, int]] = deque([(began, 0)])
 
@@ -70,6 +104,10 @@ class Tally:
         if reason is not None:
             reasons = self.reasons.setdefault(kind, Counter())
             reasons[reason if reason in reasons or len(reasons) < _MOST_REASONS else "others"] += 1
+
+    def note_worker(self, worker: Worker) -> None:
+        """Keep what a worker tells, the last of it."""
+        self.workers[worker.worker] = worker
 
     def add_rest(self) -> None:
         """Count as left what nobody has read."""
@@ -106,12 +144,31 @@ class Tally:
         facts = Text("  ".join(self._facts(now)))
         bar = Table.grid(expand=True)  # a bar ends no line by itself
         bar.add_row(ProgressBar(total=max(1, self.rows), completed=self.done))
-        return Group(bar, facts, counts)
+        return Group(bar, facts, counts, *self._workers())
 
     def words(self, now: float) -> str:
         """Tell the progress in one line."""
         counts = [f"{label} {self.counts[kind]:,}" for kind, (label, _) in LABELS.items() if self.counts[kind]]
-        return ", ".join([*self._facts(now), *counts])
+        alive = sum(worker.is_alive for worker in self.workers.values())
+        workers = [f"{alive} workers"] if self.workers else []
+        return ", ".join([*self._facts(now), *counts, *workers])
+
+    def _workers(self) -> list[RenderableType]:
+        """Draw those that are at work, the busiest first; of many, the first."""
+        alive = sorted((each for each in self.workers.values() if each.is_alive), key=lambda each: -each.done)
+        if not self.workers:
+            return []
+        table = Table.grid(padding=(0, 2))
+        for each in alive[:_MOST_WORKERS]:
+            table.add_row(
+                f"worker {each.worker}",
+                f"{each.done:,} done",
+                f"{each.in_flight:,} in flight",
+                f"{each.waiting:,} waiting" if each.waiting else "",
+            )
+        more = len(alive) - _MOST_WORKERS
+        last = f"{more} workers more" if more > 0 else "" if alive else "no worker is heard of"
+        return [table, Text(last)] if last else [table]
 
     # -- in the end ------------------------------------------------------------------------------------------------
 

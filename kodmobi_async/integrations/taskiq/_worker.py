@@ -1,26 +1,24 @@
-"""The workers' side: the task that sends one code, and tries again where its outcome allows that."""
+"""What all tasks of a worker share: its client, the store, and how it stops.
+
+A worker that is asked to stop begins nothing more. What waits goes back to the queue at once, and what is in flight has
+a timeout, after which it is cancelled and goes back, too. A send that may have been made stays begun: the run that
+comes next asks the service about it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+import secrets
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from taskiq import Context, TaskiqDepends, TaskiqEvents
-from taskiq.depends.progress_tracker import TaskProgress  # pyright: ignore[reportMissingTypeStubs] a part without types
-from taskiq.exceptions import NoResultError
-from taskiq.kicker import AsyncKicker
-from taskiq.result_backends.dummy import DummyResultBackend
 from ulid import ULID
 
-from kodmobi_async._calls.client import KodmobiClient
 from kodmobi_async._rules.requests import normalize_session_id
 from kodmobi_async._values.errors import (
     LATER,
-    ClientClosedError,
-    ConfigurationError,
     CooldownError,
     CooldownUnavailableError,
     KodmobiError,
@@ -30,148 +28,120 @@ from kodmobi_async._values.errors import (
     TransportError,
 )
 from kodmobi_async._values.models import SendOutcome, SendRequest, SendResult, SessionChannel
-from kodmobi_async._values.settings import check_count, check_seconds
-from kodmobi_async.integrations._plain import dump_outcome, unknown
+from kodmobi_async.integrations._plain import unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Generator
 
-    from taskiq import AsyncBroker, AsyncTaskiqDecoratedTask, ScheduleSource, TaskiqState
+    from kodmobi_async._calls.client import KodmobiClient
+    from kodmobi_async._calls.run import Run
+    from kodmobi_async.integrations.taskiq._store import SendStore
 
-ResendTask: TypeAlias = "AsyncTaskiqDecoratedTask[..., Coroutine[Any, Any, dict[str, Any]]]"
-"""What `add_resend` returns: ``await resend.kiq(session_id, channel)`` hands one send to the fleet."""
-
-_SENDING: Final = "kodmobi: sending"
-_WAITING: Final = "kodmobi: waiting"
-_TRIES: Final = "kodmobi_tries"
 # Seconds; the pause after the nth try is drawn from 0 to the first, doubled n times.
 _FIRST_BACKOFF: Final = 0.5
 _LONGEST_BACKOFF: Final = 60.0
 
 
-def add_resend(
-    broker: AsyncBroker,
-    open_client: Callable[[], contextlib.AbstractAsyncContextManager[KodmobiClient]] = KodmobiClient,
-    *,
-    task_name: str = "kodmobi_async:resend",
-    tries: int = 10,
-    grace: float = 45.0,
-    schedule_source: ScheduleSource | None = None,
-) -> ResendTask:
-    """Register the task that sends one code, and open and close its client with each worker.
+class StoppingError(Exception):
+    """The worker has been asked to stop."""
 
-    Its result is a dictionary of plain values, whose ``outcome`` is one of `Outcome`. It is tried again only where its
-    outcome allows that: after ``.retry_after`` where it came too early, and with backoff where nothing was sent.
+
+class Worker:
+    """What all tasks of this process share.
 
     Args:
-        broker: Any Taskiq broker with a result backend.
-        open_client: `KodmobiClient` itself, or whatever returns an ``async with`` that brings a client, with a shared
-            tracker, say. It is called in the workers only.
-        task_name: By which workers and callers know the task.
-        tries: Sends at most, the first included.
-        grace: Seconds that another run of the same task gets to finish before it is taken for dead; more than the
-            client's ``Timeout.total``.
-        schedule_source: Where a task that has to wait is put, for a ``taskiq scheduler`` to bring back. Without one it
-            waits in its worker, and takes one of its ``--max-async-tasks``.
-
-    Raises:
-        ConfigurationError: ``tries`` or ``grace`` is out of its range.
+        tries: Attempts at a send.
+        concurrency: Sends of batches in flight.
+        grace: Seconds until another run is taken for dead.
+        stop_timeout: Seconds for what is in flight when the worker is asked to stop.
     """
-    worker = _Worker(check_count("tries", tries), check_seconds("grace", grace), schedule_source)
-    closing = contextlib.AsyncExitStack()
 
-    async def start(_: TaskiqState) -> None:
-        if isinstance(broker.result_backend, DummyResultBackend):
-            raise ConfigurationError("the broker needs a result backend: broker.with_result_backend(…)")
-        worker.client = await closing.enter_async_context(open_client())
+    def __init__(self, *, tries: int, concurrency: int, grace: float, stop_timeout: float) -> None:
+        self.tries = tries
+        self.concurrency = concurrency
+        self.grace = grace
+        self.stop_timeout = stop_timeout
+        self.name = ""
+        self.stopping = asyncio.Event()
+        self.slots = asyncio.Semaphore(concurrency)
+        self.in_flight = 0
+        self.runs: set[Run] = set()
+        """The batches that are worked on."""
+        self.client: KodmobiClient
+        self.store: SendStore
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._bounded: set[asyncio.Task[Any]] = set()
 
-    async def stop(_: TaskiqState) -> None:
-        await closing.aclose()
+    def begin(self, client: KodmobiClient, store: SendStore) -> None:
+        """Work with this client."""
+        self.client, self.store = client, store
+        self.name = f"{os.getpid()}-{secrets.token_hex(3)}"
+        self.stopping = asyncio.Event()
 
-    async def resend(session_id: str, channel: str, context: Context = TaskiqDepends()) -> dict[str, Any]:  # noqa: B008 Taskiq's way to ask for it
-        return dump_outcome(await worker.run(SendRequest(session_id, channel), context))
+    @property
+    def waiting(self) -> int:
+        """Sends that wait for their moments."""
+        return sum(run.postponed for run in self.runs)
 
-    broker.add_event_handler(TaskiqEvents.WORKER_STARTUP, start)
-    broker.add_event_handler(TaskiqEvents.WORKER_SHUTDOWN, stop)
-    return broker.register_task(resend, task_name=task_name)
+    @contextlib.contextmanager
+    def running(self) -> Generator[asyncio.Task[Any]]:
+        """Let `wait` wait for the current task."""
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._tasks.add(task)
+        try:
+            yield task
+        finally:
+            self._tasks.discard(task)
 
+    @contextlib.contextmanager
+    def bounded(self, task: asyncio.Task[Any]) -> Generator[None]:
+        """See that a task is cancelled if this takes too long once the worker has been asked to stop."""
+        self._bounded.add(task)
+        try:
+            yield
+        finally:
+            self._bounded.discard(task)
 
-class _Worker:
-    """Runs tasks with the client of this process."""
+    def stop(self) -> None:
+        """Begin nothing more, and bring to an end what runs."""
+        if not self.stopping.is_set():
+            self.stopping.set()
+            asyncio.get_running_loop().call_later(self.stop_timeout, self._cancel)
 
-    def __init__(self, tries: int, grace: float, schedule_source: ScheduleSource | None) -> None:
-        self._tries = tries
-        self._grace = grace
-        self._schedule_source = schedule_source
-        self.client: KodmobiClient | None = None
+    def _cancel(self) -> None:
+        for task in self._bounded:
+            task.cancel()
 
-    async def run(self, request: SendRequest, context: Context) -> SendOutcome:
-        """Send until the outcome is final.
+    async def wait(self) -> None:
+        """Wait until nothing runs."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, unless the worker is asked to stop.
 
         Raises:
-            NoResultError: Another run brings the result, or has brought it.
+            StoppingError: It is.
         """
-        task_id, notes = context.message.task_id, context.broker.result_backend
-        tries = int(context.message.labels.get(_TRIES, 0))
-        while True:
-            if await notes.is_result_ready(task_id):
-                raise NoResultError
-            note = await notes.get_progress(task_id)
-            if note is not None and note.state == _SENDING:
-                return await self._conclude(request, context)
-            await notes.set_progress(task_id, TaskProgress(state=_SENDING, meta=None))
-            outcome = await self._send(request)
-            tries += 1
-            pause = pause_after(outcome.error, tries)
-            if pause is None or tries >= self._tries:
-                return outcome
-            await notes.set_progress(task_id, TaskProgress(state=_WAITING, meta=None))
-            if self._schedule_source is not None:
-                await self._put_off(context, tries, pause)
-            try:
-                await asyncio.sleep(pause)
-            except asyncio.CancelledError:
-                # Taskiq would store a bare cancellation; what is known is more than that
-                return SendOutcome(request, error=ClientClosedError("the worker was stopped before the code was sent"))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.stopping.wait()
+                raise StoppingError
 
-    async def _send(self, request: SendRequest) -> SendOutcome:
-        assert self.client is not None  # noqa: S101 opened when the worker started
-        try:
-            return SendOutcome(request, await self.client.send(request.session_id, request.channel))
-        except KodmobiError as error:
-            return SendOutcome(request, error=error)
-
-    async def _conclude(self, request: SendRequest, context: Context) -> SendOutcome:
-        """Find out what became of a send that another run has begun."""
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + self._grace
-        while loop.time() < ends:
-            if await context.broker.result_backend.is_result_ready(context.message.task_id):
-                raise NoResultError
-            await asyncio.sleep(min(1.0, self._grace / 4))
-        assert self.client is not None  # noqa: S101 opened when the worker started
+    async def find_out(self, request: SendRequest) -> SendOutcome:
+        """Ask the service what became of a send that another run had begun."""
         found: tuple[SessionChannel, ...] = ()
         with contextlib.suppress(KodmobiError):
             found = await self.client.channels(request.session_id)
         for channel in found:
             if channel.type.lower() == request.channel.lower() and channel.timeout > 0:
-                session_id = _ulid(request)
+                session_id = ULID.from_str(normalize_session_id(request.session_id))
                 return SendOutcome(request, SendResult(session_id, None, channel, confirmed=True))
         return SendOutcome(request, error=unknown("its worker ended in the middle"))
 
-    async def _put_off(self, context: Context, tries: int, pause: float) -> None:
-        """Have the scheduler bring the task back.
-
-        Raises:
-            NoResultError: Always: the run that comes later brings the result.
-        """
-        message = context.message
-        kicker: AsyncKicker[Any, Any] = AsyncKicker(message.task_name, context.broker, dict(message.labels))
-        again = kicker.with_task_id(message.task_id).with_labels(**{_TRIES: tries})
-        assert self._schedule_source is not None  # noqa: S101 asked by the caller
-        moment = datetime.now(UTC) + timedelta(seconds=pause)
-        await again.schedule_by_time(self._schedule_source, moment, *message.args, **message.kwargs)
-        raise NoResultError
+    async def may_be_sent(self, request: SendRequest) -> bool:
+        """Return whether a send that was cancelled may have been made."""
+        return await self.client.remaining(request.session_id, request.channel) > 0
 
 
 def pause_after(error: KodmobiError | None, tries: int) -> float | None:
@@ -188,7 +158,3 @@ def pause_after(error: KodmobiError | None, tries: int) -> float | None:
     elif not isinstance(error, (TransportError, CooldownUnavailableError)):
         return None
     return random.uniform(0, min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**tries))  # noqa: S311 no secret
-
-
-def _ulid(request: SendRequest) -> ULID:
-    return ULID.from_str(normalize_session_id(request.session_id))

@@ -1,0 +1,241 @@
+"""The workers' side of a batch: its rows are sent by the machinery of ``send_many``, each on its own account.
+
+The invariant: **a row is begun before it is sent, and its outcome is kept and reported in one step.** What a worker
+leaves behind when it is killed is a row that was not begun, which another run sends; one that was, about which another
+run asks the service; or one whose outcome is known.
+
+Rows that have to wait keep no other one up. When the worker is asked to stop, what has no outcome becomes a new batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import math
+import secrets
+from collections import Counter
+from typing import TYPE_CHECKING, Any, cast
+
+from taskiq.kicker import AsyncKicker
+
+from kodmobi_async._calls.postponed import Later
+from kodmobi_async._calls.run import Run
+from kodmobi_async._values.errors import (
+    BulkStoppedError,
+    CooldownError,
+    KodmobiError,
+    Outcome,
+    RateLimitedError,
+    SendInterruptedError,
+)
+from kodmobi_async._values.models import SendOutcome
+from kodmobi_async.integrations._plain import load_outcome, unknown
+from kodmobi_async.integrations.taskiq._message import Batch, Row
+from kodmobi_async.integrations.taskiq._reports import Reports
+from kodmobi_async.integrations.taskiq._store import BatchStore, Finished
+from kodmobi_async.integrations.taskiq._worker import pause_after
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from taskiq import Context
+
+    from kodmobi_async._calls.postponed import Item
+    from kodmobi_async._values.models import SendRequest, SendResult
+    from kodmobi_async.integrations.taskiq._worker import Worker
+
+
+class _HeldElsewhereError(KodmobiError):
+    """Another run has begun the send, and may still finish it."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("another run has begun the send")
+        self.retry_after = retry_after
+
+
+class _KnownError(KodmobiError):
+    """The send has an outcome, which is another error; ``None`` = it has been reported."""
+
+    def __init__(self, error: KodmobiError | None) -> None:
+        super().__init__("the outcome is known")
+        self.error = error
+
+
+class BatchRun:
+    """A run of the task that sends a batch.
+
+    Args:
+        worker: Runs it.
+        message: The batch.
+    """
+
+    def __init__(self, worker: Worker, message: str) -> None:
+        self._worker = worker
+        self._store = cast("BatchStore", worker.store)
+        self._batch = Batch.load(message)
+        self._token = secrets.token_hex(8)
+        self._left = {row.index: row for row in self._batch.rows}
+        self._begun: set[int] = set()
+        self._releases: dict[int, Awaitable[None]] = {}
+        self._reports = Reports(worker, self._store, self._batch)
+
+    async def work(self, context: Context) -> None:
+        """Send the rows; what is left when the worker stops goes back to the queue."""
+        with self._worker.running() as task:
+            async with self._reports.publishing():
+                try:
+                    await self._send_all()
+                except asyncio.CancelledError:
+                    task.uncancel()
+                except BulkStoppedError as stopped:
+                    if not self._worker.stopping.is_set():
+                        self._settle_rest(stopped.error)
+                except BaseException:
+                    self._settle_rest(unknown("the task failed in its worker"))
+                    raise
+            if self._left:
+                await self._put_back(context)
+
+    async def _send_all(self) -> None:
+        """Send what can be sent before the worker stops.
+
+        Raises:
+            BulkStoppedError: Something is wrong with the account.
+        """
+        worker = self._worker
+        run = Run(
+            self._batch.rows,
+            self._send,
+            remaining=self._remaining,
+            later=_RetryLater(worker, self._release),
+            concurrency=worker.concurrency,
+            grace=worker.stop_timeout,
+            on_stop=None,
+        )
+        worker.runs.add(run)
+        stopper = asyncio.create_task(self._stop_with_worker(run))
+        try:
+            async with contextlib.aclosing(run.outcomes()) as outcomes:
+                async for outcome in outcomes:
+                    self._settle(outcome)
+        finally:
+            stopper.cancel()
+            worker.runs.discard(run)
+            for outcome in run.unread:
+                self._settle(outcome)
+
+    async def _stop_with_worker(self, run: Run) -> None:
+        await self._worker.stopping.wait()
+        await run.settle()
+
+    # -- a row ---------------------------------------------------------------------------------------------------------
+
+    async def _send(self, request: SendRequest) -> SendResult:
+        row = cast("Row", request)
+        worker = self._worker
+        async with worker.slots:
+            if worker.stopping.is_set():
+                raise SendInterruptedError("the worker stops")
+            if (release := self._releases.pop(row.index, None)) is not None:
+                await release
+            held = await self._store.begin(row.send_id, self._token)
+            if held is None:
+                self._begun.add(row.index)
+                worker.in_flight += 1
+                try:
+                    return await worker.client.send(row.session_id, row.channel, max_wait=0.0)
+                finally:
+                    worker.in_flight -= 1
+            if not isinstance(held, Finished):
+                left = worker.grace - held.age
+                if left > 0:
+                    raise _HeldElsewhereError(left)
+                outcome = await worker.find_out(row)
+            elif held.outcome is None:
+                raise _KnownError(None)
+            else:
+                outcome = load_outcome(row, held.outcome)
+        if outcome.result is None:
+            raise _KnownError(outcome.error)
+        return outcome.result
+
+    async def _remaining(self, request: SendRequest) -> float:
+        if cast("Row", request).index not in self._begun:
+            return 0.0
+        return await self._worker.client.remaining(request.session_id, request.channel)
+
+    def _release(self, row: Row) -> None:
+        """Let another run send a row that waits, should this one come to its end."""
+        if row.index in self._begun:
+            self._begun.discard(row.index)
+            self._releases[row.index] = self._store.release(row.send_id, self._token)
+
+    # -- outcomes ------------------------------------------------------------------------------------------------------
+
+    def _settle(self, outcome: SendOutcome) -> None:
+        """Report an outcome; a row that is left to another run has none."""
+        row, error = cast("Row", outcome.request), outcome.error
+        if isinstance(error, SendInterruptedError):
+            if error.outcome is Outcome.NOT_SENT:
+                self._release(row)
+        elif row.index not in self._releases:  # else it was to be sent later, and the worker stops
+            del self._left[row.index]
+            if isinstance(error, _KnownError):
+                error = error.error
+            if error is not None or outcome.result is not None:
+                self._reports.add(row, SendOutcome(row, outcome.result, error))
+
+    def _settle_rest(self, error: KodmobiError) -> None:
+        """Report the rows that are not sent because of something that concerns all."""
+        for row in self._left.values():
+            own = copy.copy(error)
+            own.outcome = Outcome.UNKNOWN if row.index in self._begun else Outcome.NOT_SENT
+            self._reports.add(row, SendOutcome(row, error=own))
+        self._left.clear()
+
+    async def _put_back(self, context: Context) -> None:
+        for release in self._releases.values():
+            await release
+        message, batch = context.message, self._batch
+        rest = Batch(batch.results, batch.batch_id, tuple(self._left.values()), batch.keeps_outcomes)
+        kicker: AsyncKicker[Any, Any] = AsyncKicker(message.task_name, context.broker, dict(message.labels))
+        await kicker.kiq(rest.dump())
+
+
+class _RetryLater(Later):
+    """Says when a row is sent again.
+
+    Args:
+        worker: Knows how often.
+        on_postponed: Called with a row that waits.
+    """
+
+    def __init__(self, worker: Worker, on_postponed: Callable[[Row], None]) -> None:
+        super().__init__(math.inf, self._until_the_session_ends, worker.tries)
+        self._worker = worker
+        self._on_postponed = on_postponed
+        self._tries: Counter[int] = Counter()
+
+    def moment(self, item: Item, error: KodmobiError, pauses: int, now: float) -> float | None:
+        """Return the moment at which a row may be sent again; ``None`` = its error is its outcome."""
+        if isinstance(error, _HeldElsewhereError):
+            return now + error.retry_after
+        if isinstance(error, (_KnownError, SendInterruptedError)):
+            return None
+        row = cast("Row", item.request)
+        self._tries[row.index] += 1
+        tries = self._tries[row.index]
+        moment = super().moment(item, error, pauses, now)
+        item.error = None
+        if not isinstance(error, (CooldownError, RateLimitedError)):
+            pause = pause_after(error, tries)
+            moment = None if pause is None else now + pause
+        if moment is None or tries >= self._worker.tries:
+            return None
+        self._on_postponed(row)
+        return moment
+
+    def _until_the_session_ends(self, request: SendRequest, longest: float) -> float:
+        left = self._worker.client.session_left(request.session_id)
+        return longest if left is None else min(longest, left)
