@@ -8,10 +8,13 @@ import json
 import os
 import signal
 import sys
+from collections import Counter, deque
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fleet_worker import make_fleet
 
 from kodmobi_async.cli import main
 from kodmobi_async.emulator import Emulator, Fault
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.real_clock
 
 WORKER = Path(__file__).with_name("fleet_worker.py")
+EXAMPLES = Path(__file__).parents[1] / "examples"
+LONG = os.environ.get("KODMOBI_THOROUGH") == "1"
 
 
 @pytest.fixture
@@ -42,6 +47,7 @@ async def process(emulator: Emulator, valkey: Valkey, *args: str) -> AsyncGenera
             "KODMOBI_API_KEY": emulator.api_key,
             "KODMOBI_BASE_URL": emulator.base_url,
             "REDIS_URL": valkey.url,
+            "PYTHONPATH": os.pathsep.join([str(EXAMPLES), os.environ.get("PYTHONPATH", "")]),
         },
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -64,6 +70,15 @@ async def rows(emulator: Emulator, tmp_path: Path) -> Path:
     path = tmp_path / "rows.csv"
     path.write_text("".join(f"{emulator.add_session()},sms\n" for _ in range(30)), "utf-8")
     return path
+
+
+def resident(pid: int) -> int:
+    """Return the memory of a process, in KiB; 0 where the system does not tell."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text("ascii").splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1])
+    return 0
 
 
 def command(valkey: Valkey, rows: Path) -> tuple[str, ...]:
@@ -152,6 +167,77 @@ async def test_a_feeder_that_is_interrupted_leaves_its_rows_to_the_next_run(
         code, told = await run(emulator, valkey, *command(valkey, rows))
     assert (code, told["sent"]) == (0, 30)
     assert len(emulator.ledger) == 30
+
+
+async def test_workers_killed_again_and_again_cost_no_row_its_outcome_and_nobody_a_second_code(
+    emulator: Emulator, valkey: Valkey, tmp_path: Path
+) -> None:
+    count, workers = (100_000, 3) if LONG else (2_000, 2)
+    emulator.script(Fault.delay(0.01 if LONG else 0.2), times=10 * count, endpoint="send")
+    rows, outcomes = tmp_path / "rows.csv", tmp_path / "outcomes.jsonl"
+    rows.write_text("".join(f"{emulator.add_session()},sms\n" for _ in range(count)), "utf-8")
+    random = Random(7)
+    memory: list[int] = []
+    async with contextlib.AsyncExitStack() as stack:
+        fleet = deque([await stack.enter_async_context(process(emulator, valkey, str(WORKER))) for _ in range(workers)])
+        feeder = await stack.enter_async_context(
+            process(emulator, valkey, *command(valkey, rows), "--output", str(outcomes))
+        )
+        done = asyncio.create_task(feeder.communicate())
+        kills = 0
+        while not done.done():
+            await asyncio.wait([done], timeout=random.uniform(1.0, 5.0) if LONG else 1.5)
+            if not done.done() and emulator.ledger and (LONG or kills < 4):
+                memory.append(resident(feeder.pid))
+                fleet[0].kill()
+                fleet.rotate(-1)
+                fleet[-1] = await stack.enter_async_context(process(emulator, valkey, str(WORKER)))
+                kills += 1
+        told = json.loads((await done)[0])
+    assert kills >= 2
+    assert told["sent"] + told["unknown"] == told["rows"] == count
+    codes = Counter(str(delivery.session_id) for delivery in emulator.ledger)
+    assert max(codes.values()) == 1
+    states = {}
+    with outcomes.open(encoding="utf-8") as lines:
+        for line in lines:
+            known = json.loads(line)
+            assert known["session_id"] not in states
+            states[known["session_id"]] = known["outcome"]
+    assert len(states) == count
+    assert all(codes[session] for session, outcome in states.items() if outcome == "sent")
+    # no more are unknown than the killed workers had in flight
+    assert told["unknown"] <= 64 * kills
+    if LONG:
+        assert max(memory) < 1.1 * memory[len(memory) // 4]
+
+
+async def test_a_worker_of_taskiqs_own_command_stops_within_its_bound(
+    emulator: Emulator, valkey: Valkey, rows: Path
+) -> None:
+    """Whether rows of a batch wait, or single tasks."""
+    sessions = [line.partition(",")[0] for line in rows.read_text("utf-8").split()]
+    taskiq = "-m", "taskiq", "worker", "taskiq_worker:broker", "--workers", "1", "--log-level", "WARNING"
+    broker, resend = make_fleet(valkey.url)
+    await broker.startup()
+    emulator.script(Fault.refuse("ERROR_MESSAGE_ATTEMPT", retry_after=10), times=35, endpoint="send")
+    tasks = [await resend.kiq(session, "telegram") for session in sessions[:5]]
+    async with process(emulator, valkey, *command(valkey, rows)) as feeder:
+        async with process(emulator, valkey, *taskiq) as worker:
+            await until(lambda: emulator.requests["send"] == 35)
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            worker.terminate()
+            await worker.wait()
+            assert loop.time() - began < 6.0  # an idle one takes up to three seconds, with Taskiq
+        assert feeder.returncode is None
+        async with process(emulator, valkey, str(WORKER)):
+            out, _ = await feeder.communicate()
+            results = [await task.wait_result(timeout=60) for task in tasks]
+    await broker.shutdown()
+    assert json.loads(out)["sent"] == 30
+    assert [result.return_value["outcome"] for result in results] == ["accepted"] * 5
+    assert len(emulator.ledger) == 35
 
 
 # -- what cannot be ----------------------------------------------------------------------------------------------------

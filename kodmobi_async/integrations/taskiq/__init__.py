@@ -15,8 +15,8 @@ code away. A broker that acknowledges messages, such as Redis Streams, loses no 
 
 from __future__ import annotations
 
-from kodmobi_async.integrations.taskiq._batch_feed import WorkerProgress
 from kodmobi_async.integrations.taskiq._feed import send_through
+from kodmobi_async.integrations.taskiq._message import WorkerProgress
 from kodmobi_async.integrations.taskiq._tasks import ResendTask, add_resend
 
 __all__ = ("ResendTask", "WorkerProgress", "add_resend", "send_through")

@@ -20,7 +20,7 @@ from kodmobi_async._rules.requests import normalize_channel, normalize_session_i
 from kodmobi_async._values.errors import CooldownUnavailableError, KodmobiError
 from kodmobi_async._values.models import SendOutcome, SendRequest
 from kodmobi_async.integrations._plain import dump_outcome, load_outcome, unknown
-from kodmobi_async.integrations.taskiq._message import Batch, Report, Row
+from kodmobi_async.integrations.taskiq._message import Batch, Report, Row, WorkerProgress
 from kodmobi_async.integrations.taskiq._sizes import BatchSize
 from kodmobi_async.integrations.taskiq._tasks import batch_task_name
 
@@ -42,25 +42,6 @@ _BACKOFF: Final = 0.5
 """Seconds until the second of these, doubled each time."""
 _REPORTS: Final = 100
 """Reports that are read before they are deleted."""
-
-
-@attrs.frozen
-class WorkerProgress:
-    """What a worker tells about itself.
-
-    Attributes:
-        worker: Who it is: the id of its process, and some random characters.
-        done: Outcomes that it has brought to this feeder.
-        in_flight: Sends that it makes at this moment, for any feeder.
-        waiting: Sends that it will make later, as their channels are blocked, say.
-        is_alive: Whether it was heard of lately.
-    """
-
-    worker: str
-    done: int
-    in_flight: int
-    waiting: int
-    is_alive: bool = True
 
 
 class _Batch:

@@ -34,7 +34,7 @@ from kodmobi_async.integrations._plain import load_outcome, unknown
 from kodmobi_async.integrations.taskiq._message import Batch, Row
 from kodmobi_async.integrations.taskiq._reports import Reports
 from kodmobi_async.integrations.taskiq._store import BatchStore, Finished
-from kodmobi_async.integrations.taskiq._worker import pause_after
+from kodmobi_async.integrations.taskiq._worker import pause_after, stopped
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -88,12 +88,14 @@ class BatchRun:
                     await self._send_all()
                 except asyncio.CancelledError:
                     task.uncancel()
-                except BulkStoppedError as stopped:
+                except BulkStoppedError as error:
                     if not self._worker.stopping.is_set():
-                        self._settle_rest(stopped.error)
+                        self._settle_rest(error.error)
                 except BaseException:
                     self._settle_rest(unknown("the task failed in its worker"))
                     raise
+                if self._left and not self._worker.has_queue(context.broker):
+                    self._settle_rest(stopped())
             if self._left:
                 await self._put_back(context)
 

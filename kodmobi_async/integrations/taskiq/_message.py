@@ -94,3 +94,22 @@ def dump_report(
 ) -> bytes:
     """Return a report whose outcomes are in JSON already."""
     return dumps((batch_id, worker, in_flight, waiting, tuple(outcomes)))
+
+
+@attrs.frozen
+class WorkerProgress:
+    """What a worker tells about itself.
+
+    Attributes:
+        worker: Who it is: the id of its process, and some random characters.
+        done: Outcomes that it has brought to this feeder.
+        in_flight: Sends that it makes at this moment, for any feeder.
+        waiting: Sends that it will make later, as their channels are blocked, say.
+        is_alive: Whether it was heard of lately.
+    """
+
+    worker: str
+    done: int
+    in_flight: int
+    waiting: int
+    is_alive: bool = True

@@ -16,7 +16,7 @@ from kodmobi_async._values.errors import CooldownUnavailableError, KodmobiError
 from kodmobi_async._values.models import SendOutcome, SendRequest
 from kodmobi_async.integrations._plain import dump_outcome, load_outcome
 from kodmobi_async.integrations.taskiq._store import Finished
-from kodmobi_async.integrations.taskiq._worker import StoppingError, pause_after
+from kodmobi_async.integrations.taskiq._worker import StoppingError, pause_after, stopped
 
 if TYPE_CHECKING:
     from taskiq import Context, ScheduleSource
@@ -63,6 +63,8 @@ class SingleRun:
                 task.uncancel()
                 if not await self._worker.may_be_sent(self._request):
                     await self._worker.store.release(self._send_id, self._token)
+            if not self._worker.has_queue(self._context.broker):
+                return SendOutcome(self._request, error=stopped())
             await self._again().kiq(*self._context.message.args, **self._context.message.kwargs)
             raise NoResultError
 

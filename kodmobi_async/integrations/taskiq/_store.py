@@ -69,7 +69,7 @@ class SendStore(ABC):
 
 
 class BatchStore(SendStore):
-    """Carries the results of batches, too."""
+    """Carries the results of batches, too. To release a send begins at once, whether or not it is awaited."""
 
     @abstractmethod
     def publish(self, results: str, report: bytes, finished: Sequence[tuple[str, bytes]]) -> Awaitable[None]:
@@ -114,10 +114,13 @@ class MemoryStore(BatchStore):
         holder, since = self._begun.setdefault(send_id, (token, now))
         return None if holder == token else Elsewhere(now - since)
 
-    async def release(self, send_id: str, token: str) -> None:
+    def release(self, send_id: str, token: str) -> Awaitable[None]:
         """Let other runs begin a send."""
         if self._begun.get(send_id, ("",))[0] == token:
             del self._begun[send_id]
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
 
     async def finish(self, send_id: str, outcome: dict[str, Any]) -> None:
         """Keep the outcome of a send."""

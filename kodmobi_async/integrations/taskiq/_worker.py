@@ -14,11 +14,13 @@ import random
 import secrets
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from taskiq import InMemoryBroker
 from ulid import ULID
 
 from kodmobi_async._rules.requests import normalize_session_id
 from kodmobi_async._values.errors import (
     LATER,
+    ClientClosedError,
     CooldownError,
     CooldownUnavailableError,
     KodmobiError,
@@ -32,6 +34,8 @@ from kodmobi_async.integrations._plain import unknown
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+    from taskiq import AsyncBroker
 
     from kodmobi_async._calls.client import KodmobiClient
     from kodmobi_async._calls.run import Run
@@ -139,9 +143,18 @@ class Worker:
                 return SendOutcome(request, SendResult(session_id, None, channel, confirmed=True))
         return SendOutcome(request, error=unknown("its worker ended in the middle"))
 
+    def has_queue(self, broker: AsyncBroker) -> bool:
+        """Return whether what goes back to the queue outlives this worker."""
+        return not (self.stopping.is_set() and isinstance(broker, InMemoryBroker))
+
     async def may_be_sent(self, request: SendRequest) -> bool:
         """Return whether a send that was cancelled may have been made."""
         return await self.client.remaining(request.session_id, request.channel) > 0
+
+
+def stopped() -> ClientClosedError:
+    """Return the error of a send that can go back to no queue."""
+    return ClientClosedError("the worker was stopped before the code was sent")
 
 
 def pause_after(error: KodmobiError | None, tries: int) -> float | None:
