@@ -25,6 +25,7 @@ from kodmobi_async import (
     SendRequest,
 )
 from kodmobi_async.emulator import Emulator, Fault
+from kodmobi_async.integrations._plain import load_outcome
 from kodmobi_async.integrations.taskiq import WorkerProgress, add_resend, send_through
 from kodmobi_async.integrations.taskiq._sizes import BatchSize
 from kodmobi_async.integrations.taskiq._store import MemoryStore, open_store
@@ -70,6 +71,15 @@ async def outcomes_of(worker: Worker, sessions: Iterable[str], **settings: Any) 
         found[str(outcome.request.session_id)] = outcome
     assert found.keys() == set(sessions)
     return found
+
+
+async def outcome_of(worker: Worker, session: str, *, batch: bool) -> SendOutcome:
+    if batch:
+        (outcome,) = (await outcomes_of(worker, [session])).values()
+        return outcome
+    task = await worker.resend.kiq(session, "sms")
+    result = await task.wait_result(timeout=1_000)
+    return load_outcome(SendRequest(session, "sms"), result.return_value)
 
 
 def known(outcomes: Iterable[SendOutcome]) -> Counter[Outcome]:
@@ -291,20 +301,13 @@ async def test_what_is_in_flight_too_long_is_left_to_another_worker_which_asks(
 ) -> None:
     emulator.script(Fault.delay(25.0))
     async with running_worker(queue, emulator, stop_timeout=5.0) as first:
-        if batch:
-            asking = asyncio.create_task(outcomes_of(first, [session]))
-        else:
-            task = await first.resend.kiq(session, "sms")
+        asking = asyncio.create_task(outcome_of(first, session, batch=batch))
         await asyncio.sleep(2.0)
         assert await first.stop() == pytest.approx(5.0, abs=0.5)
         async with running_worker(queue, emulator):
-            if batch:
-                (outcome,) = (await asking).values()
-                assert outcome.result is not None
-                assert outcome.result.confirmed
-            else:
-                result = await task.wait_result(timeout=1_000)
-                assert result.return_value["result"]["confirmed"]
+            outcome = await asking
+    assert outcome.result is not None
+    assert outcome.result.confirmed
     assert emulator.requests["send"] == len(emulator.delivered(session)) == 1
 
 

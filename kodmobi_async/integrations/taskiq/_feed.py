@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from kodmobi_async._values.models import SendRequest
 from kodmobi_async._values.settings import check_count, check_seconds
 from kodmobi_async.integrations.taskiq._batch_feed import BatchFeed
-from kodmobi_async.integrations.taskiq._message import WorkerProgress
 from kodmobi_async.integrations.taskiq._polling_feed import PollingFeed
 from kodmobi_async.integrations.taskiq._store import BatchStore, open_store
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
 
     from kodmobi_async._values.models import SendOutcome
+    from kodmobi_async.integrations.taskiq._message import WorkerProgress
     from kodmobi_async.integrations.taskiq._tasks import ResendTask
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, cast
 
 from orjson import dumps, loads
 from redis.asyncio import Redis
@@ -29,11 +29,12 @@ from kodmobi_async.integrations.taskiq._store import BatchStore, Elsewhere, Fini
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from redis.asyncio import RedisCluster
     from taskiq import AsyncResultBackend
 
 T = TypeVar("T")
 R = TypeVar("R")
+Client: TypeAlias = Any
+"""A ``Redis`` or a ``RedisCluster``; their types say little that a checker understands."""
 
 _MOST: Final = 256
 """Sends in a command."""
@@ -50,7 +51,7 @@ class _Script:
         self._text = text
         self._digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
-    async def __call__(self, client: Redis | RedisCluster, keys: Sequence[str], *arguments: str | int | bytes) -> Any:
+    async def __call__(self, client: Client, keys: Sequence[str], *arguments: str | int | bytes) -> Any:
         """Run it."""
         operands = (len(keys), *keys, *arguments)
         async with asyncio.timeout(_TIMEOUT):
@@ -165,7 +166,7 @@ class RedisStore(BatchStore):
         owned: Whether the client is closed with the store.
     """
 
-    def __init__(self, client: Redis | RedisCluster, task_name: str, keep: float, *, owned: bool) -> None:
+    def __init__(self, client: Client, task_name: str, keep: float, *, owned: bool) -> None:
         self._client = client
         self._prefix = f"kodmobi:{{{task_name}}}:"
         self._keep = round(keep * 1000)
@@ -215,11 +216,8 @@ class RedisStore(BatchStore):
             raise _unavailable(error) from None
         if not reply:
             return after, []
-        ((_, entries),) = reply.items() if isinstance(reply, dict) else reply
-        if len(entries) == 1 and isinstance(entries[0], list):
-            (entries,) = entries  # with RESP3, in one more list
-        reports = [_bytes(next(iter(fields.values()))) for _, fields in entries]
-        return _bytes(entries[-1][0]).decode(), reports
+        entries = _entries(reply)
+        return entries[-1][0].decode(), [report for _, report in entries]
 
     async def forget(self, results: str, position: str | None = None) -> None:
         """Delete the reports up to a position; where the server is unavailable, they expire."""
@@ -248,8 +246,18 @@ def open_redis_store(backend: AsyncResultBackend[Any], task_name: str, keep: flo
     if isinstance(backend, RedisAsyncClusterResultBackend):
         return RedisStore(backend.redis, task_name, keep, owned=False)
     if isinstance(backend, RedisAsyncSentinelResultBackend):
-        return RedisStore(backend.sentinel.master_for(backend.master_name), task_name, keep, owned=True)
+        sentinel: Any = backend.sentinel
+        return RedisStore(sentinel.master_for(backend.master_name), task_name, keep, owned=True)
     return None
+
+
+def _entries(reply: Any) -> list[tuple[bytes, bytes]]:
+    """Return the ids and the reports of a stream's entries, whatever the protocol."""
+    streams = list(cast("dict[Any, Any]", reply).items()) if isinstance(reply, dict) else cast("list[Any]", reply)
+    found: list[Any] = streams[0][1]
+    if isinstance(found[0], list):
+        found = cast("list[Any]", found[0])  # with RESP3, in one more list
+    return [(_bytes(each[0]), _bytes(next(iter(each[1].values())))) for each in found]
 
 
 def _held(value: bytes) -> Elsewhere | Finished | None:
