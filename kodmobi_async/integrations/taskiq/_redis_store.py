@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 from orjson import dumps, loads
 from redis.asyncio import Redis
@@ -251,12 +251,12 @@ def open_redis_store(backend: AsyncResultBackend[Any], task_name: str, keep: flo
     return None
 
 
-def _entries(reply: Any) -> list[tuple[bytes, bytes]]:
+def _entries(reply: dict[Any, list[Any]] | list[tuple[Any, list[Any]]]) -> list[tuple[bytes, bytes]]:
     """Return the ids and the reports of a stream's entries, whatever the protocol."""
-    streams = list(cast("dict[Any, Any]", reply).items()) if isinstance(reply, dict) else cast("list[Any]", reply)
-    found: list[Any] = streams[0][1]
-    if isinstance(found[0], list):
-        found = cast("list[Any]", found[0])  # with RESP3, in one more list
+    streams = list(reply.items()) if isinstance(reply, dict) else reply
+    found = streams[0][1]
+    if not isinstance(found[0], tuple):
+        found = found[0]  # with RESP3, in one more list
     return [(_bytes(each[0]), _bytes(next(iter(each[1].values())))) for each in found]
 
 
