@@ -5,8 +5,9 @@ nothing. A client without hooks builds no records.
 
 The records of a call are, in this order: `CallStarted`; `AttemptFinished` for each request, and `RetryScheduled` before
 each further one; `CooldownHit` where the call ends by, or waits for, a channel's cooldown; `CallFinished` in the end.
-`GateClosed` follows the response that closed the gate. `TrackerDegraded` comes once the slot is settled. For ``send``,
-the first and the last are a `SendStarted` and a `SendFinished`.
+`GateClosed` follows the response that closed the gate. `LimitsDegraded` comes before the request that it is about,
+`TrackerDegraded` once the slot is settled. For ``send``, the first and the last are a `SendStarted` and a
+`SendFinished`.
 """
 
 from __future__ import annotations
@@ -155,6 +156,17 @@ class TrackerDegraded(CallRecord):
 
 
 @attrs.frozen(slots=False)
+class LimitsDegraded(CallRecord):
+    """The shared limits of the account were unavailable: for this request, this process kept its own share.
+
+    Attributes:
+        reason: A few words on why.
+    """
+
+    reason: str
+
+
+@attrs.frozen(slots=False)
 class CallFinished(CallRecord):
     """A call has ended, and its slot is settled.
 
@@ -194,6 +206,7 @@ Record: TypeAlias = (
     | RetryScheduled
     | GateClosed
     | TrackerDegraded
+    | LimitsDegraded
     | CallFinished
     | SendFinished
 )
