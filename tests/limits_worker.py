@@ -9,25 +9,25 @@ import sys
 from collections import Counter
 from typing import Any
 
-from kodmobi_async import KodmobiClient, KodmobiError, Limits, MemoryCooldownTracker, RetryPolicy, Timeout
+from kodmobi_async import KodmobiClient, KodmobiError, Limits, RetryPolicy, Timeout
 from kodmobi_async.redis import RedisLimits
 
 
-async def send(client: KodmobiClient, seconds: float, callers: int, timeout: float) -> dict[str, int]:
-    """Send over one channel after the other, so many at a time, for so many seconds; count how the calls ended."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
+async def send(client: KodmobiClient, sessions: list[str], *, callers: int, pause: float) -> dict[str, int]:
+    """Send to all sessions, so many at a time, each after a pause; count how the calls ended."""
     results: Counter[str] = Counter()
 
     async def call() -> None:
-        while loop.time() < until:
+        while sessions:
+            await asyncio.sleep(pause)
             try:
-                await client.settings(timeout=Timeout(total=timeout))
+                await client.send(sessions.pop(), "sms")
             except KodmobiError as error:
                 results[f"{type(error).__name__}, {error.outcome}"] += 1
-                await asyncio.sleep(0.05)
+            except IndexError:
+                return
             else:
-                results["done"] += 1
+                results["sent"] += 1
 
     await asyncio.gather(*(call() for _ in range(callers)))
     return dict(results)
@@ -40,16 +40,17 @@ def say(words: str) -> None:
 
 async def main() -> None:
     loop = asyncio.get_running_loop()
-    settings: dict[str, Any] = json.loads(sys.argv[1])
-    async with RedisLimits(os.environ["REDIS_URL"], on_outage=settings.get("on_outage", "local")) as shared:
-        limits = Limits(rate=settings.get("rate"), shared=shared)
-        async with KodmobiClient(
-            limits=limits, cooldowns=MemoryCooldownTracker(), retry=RetryPolicy(attempts=settings.get("attempts", 1))
-        ) as client:
-            await shared.ping()
-            say("ready")
-            while line := await loop.run_in_executor(None, sys.stdin.readline):
-                say(json.dumps(await send(client, **json.loads(line))))
+    rate: Any = json.loads(sys.argv[1])
+    async with (
+        RedisLimits(os.environ["REDIS_URL"]) as shared,
+        KodmobiClient(
+            limits=Limits(rate=rate, shared=shared), retry=RetryPolicy(attempts=9), timeout=Timeout(total=60.0)
+        ) as client,
+    ):
+        await client.settings()
+        say("ready")
+        while line := await loop.run_in_executor(None, sys.stdin.readline):
+            say(json.dumps(await send(client, **json.loads(line))))
 
 
 asyncio.run(main())

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from kodmobi_async import ConfigurationError, KodmobiClient, Limits, Outcome, RetryPolicy, Timeout
 from kodmobi_async._values.addresses import BASE_URL_VARIABLE, DEFAULT_BASE_URL, resolve_base_url
-from kodmobi_async.redis import RedisLimits
 from kodmobi_async._values.settings import (
     API_KEY_VARIABLE,
     check_language,
     check_max_wait,
     resolve_api_key,
 )
+from kodmobi_async.redis import RedisLimits
 
 NO_NUMBER: tuple[Any, ...] = (None, True, False, "1", "", b"1", [1], {}, 1j, Decimal(1), object())
 NO_FLAG: tuple[object, ...] = (None, 0, 1, "yes", "", [])

@@ -104,7 +104,10 @@ PRESENT: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now))
-redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])
+local is_new = redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1]) == 1
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
+if is_new and ARGV[3] then
+  redis.pcall('PUBLISH', ARGV[3], '')  -- the others' shares are smaller now
+end
 return redis.call('ZCARD', KEYS[1]) * 4
 """

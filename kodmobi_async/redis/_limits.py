@@ -3,8 +3,8 @@
 The server hands out turns by its own clock, each the moment of one request. A process waits for its turn by the event
 loop's clock, from the server's reply on: so a request may leave late, by what the reply took, and never early.
 
-A closure reaches the other processes as a message, which says only that something changed: whoever waits, or has
-relied on the account being open, asks the server again. Where messages are not received, every request asks.
+A closure, and a new process, reach the others as a message, which says only that something changed: whoever waits, or
+has relied on the account being open, asks the server again. Where messages are not received, every request asks.
 
 Each process also keeps the closures that it knows of, and tells the server when that has lost them. During an outage it
 spaces its requests by its share of the rate, behind the turns that it has from the server.
@@ -87,6 +87,7 @@ class RedisLimits:
         self._processes = 1
         self._token = secrets.token_hex(12)  # what this process is called on the server
         self._announces_at = 0.0
+        self._announced = -1  # after so many changes
         self._watch: Watch | None = None
         self._own_gate: Gate | None = None  # of an outage
         self._own_rate: float | None = None
@@ -213,7 +214,7 @@ class RedisLimits:
     async def _ask_for_turn(self, rate: float | None, deadline: float, held: int) -> tuple[Watch, int | None, Reply]:
         """Return what hears of closures, its mark from before the question, and the server's reply."""
         watch = await self._watching()
-        await self._announce()
+        await self._announce(watch)
         mark, now = watch.mark, self._clock.now()
         reply = await self._store.request(
             Operation.TURN,
@@ -238,15 +239,15 @@ class RedisLimits:
         await self._watch.listen()
         return self._watch
 
-    async def _announce(self) -> None:
-        """Give a sign of life, from time to time, and learn how many processes are active."""
+    async def _announce(self, watch: Watch) -> None:
+        """Give a sign of life, from time to time, and learn how many processes are active; and after each change."""
         now = self._clock.now()
-        if now < self._announces_at:
+        if now < self._announces_at and self._announced == watch.changes:
             return
-        self._announces_at = now + _PRESENCE_INTERVAL
+        self._announces_at, self._announced = now + _PRESENCE_INTERVAL, watch.changes
         try:
             reply = await self._store.request(
-                Operation.PRESENT, f"{self._key}:processes", self._token, round(_ACTIVE * 1_000)
+                Operation.PRESENT, f"{self._key}:processes", self._token, round(_ACTIVE * 1_000), self._key
             )
         except BaseException:  # the set-up is wrong: the next request has to find that, too
             self._announces_at = 0.0

@@ -158,3 +158,4 @@ class Subscription:
         elif kind == b"subscribe":
             listener.is_active = True
             listener.confirmed.set()
+            listener.notify()  # of what happened before

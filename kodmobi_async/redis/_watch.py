@@ -1,4 +1,4 @@
-"""What a process knows of an account without asking: that it is open, and that it would hear of a closure.
+"""What a process knows of an account without asking: that it is open, and that it would hear of a change.
 
 The invariant: **an account is taken for open only while its messages are received, and for `FRESH` seconds at most**
 after the server has said so. A message, or the end of the subscription, ends that at once.
@@ -21,7 +21,7 @@ _INTERVAL: Final = 1.0
 
 
 class Watch:
-    """Listens for the closures of an account, on one event loop.
+    """Listens for changes of an account, which are closures and new processes, on one event loop.
 
     Args:
         key: Of the account.
@@ -35,7 +35,8 @@ class Watch:
         self._listener: Listener | None = None
         self._tries_at = 0.0
         self._open_until = 0.0
-        self._changes = 0
+        self.changes = 0
+        """How often the server had to be asked again."""
 
     @property
     def is_open(self) -> bool:
@@ -48,7 +49,7 @@ class Watch:
     @property
     def mark(self) -> int | None:
         """The number of changes so far; ``None`` while they are not heard of."""
-        return self._changes if self._listener is not None and self._listener.is_active else None
+        return self.changes if self._listener is not None and self._listener.is_active else None
 
     def is_unchanged_since(self, mark: int | None) -> bool:
         """Whether what the server says to a question from then still holds."""
@@ -63,7 +64,7 @@ class Watch:
 
     def note_change(self) -> None:
         """Have the server asked again, before anything more goes."""
-        self._changes += 1
+        self.changes += 1
         self._open_until = 0.0
 
     def note_open(self, mark: int | None) -> None:
