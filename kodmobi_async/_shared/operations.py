@@ -40,8 +40,8 @@ class Operation(Enum):
     CLOSE = "close"
     """Of an account: any name, for how long → ``FREE``; 0."""
     PRESENT = "present"
-    """Of an account: the name of a process, for how long it counts as active, and, unless this is a probe, the account's
-    key, whose listeners are told of a new one → ``FREE``; how many are active."""
+    """Of an account: the name of a process, for how long it counts as active, and, unless this is a probe, the
+    account's key, whose listeners are told of a new one → ``FREE``; how many are active."""
 
 
 @attrs.frozen

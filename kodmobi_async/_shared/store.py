@@ -96,7 +96,8 @@ class Store:
         survives_fork: Whether that makes connections for another process, too.
         name: Of the store, for the log.
         what: What it keeps, for errors.
-        probes_with: What shows that the store takes writes; its arguments are a name and milliseconds.
+        proofs: What has to work once, so that no later failure is a wrong set-up. The first of them shows that the
+            store takes writes; its arguments are a name and milliseconds.
         probe: A key that no caller uses. With a caller's key in braces after it, it is on the same node.
         outage_consequence: What an outage means for callers, for the log.
         on_move: Called when another loop takes over.
@@ -109,7 +110,7 @@ class Store:
         survives_fork: bool,
         name: str,
         what: str = "the shared cooldowns",
-        probes_with: Operation = Operation.RESERVE,
+        proofs: tuple[Operation, ...] = (Operation.RESERVE,),
         probe: str,
         outage_consequence: str,
         on_move: Callable[[], None],
@@ -118,7 +119,7 @@ class Store:
         self._survives_fork = survives_fork
         self._name = name
         self._what = what
-        self._probes_with = probes_with
+        self._probes_with = proofs[0]
         self._probe = probe
         self._outage_consequence = outage_consequence
         self._on_move = on_move
@@ -129,7 +130,7 @@ class Store:
         self.flusher: asyncio.Task[None] | None = None
         self._connections: Connections | None = None
         self._process = 0
-        self._has_worked = False
+        self._unproven = set(proofs)
         self._failed_key: str | None = None
 
     async def request(self, operation: Operation, key: str, *arguments: str | int) -> Reply:
@@ -139,6 +140,7 @@ class Store:
             ConfigurationError: The set-up is wrong.
         """
         if self.outage is not None:
+            self.flush_soon()  # which closing has stopped
             return Unavailable(self.outage)
         reply = await self._execute(operation, key, *arguments)
         if isinstance(reply, Unavailable):
@@ -245,7 +247,7 @@ class Store:
         return True
 
     def _is_wrong(self, setup: WrongSetup | None) -> TypeGuard[WrongSetup]:
-        return setup is not None and (setup.always or not self._has_worked)
+        return setup is not None and (setup.always or bool(self._unproven))
 
     def _begin_outage(self, key: str, reply: Unavailable) -> None:
         if self.outage is None:
@@ -256,8 +258,8 @@ class Store:
     async def _execute(self, operation: Operation, key: str, *arguments: str | int) -> Reply:
         connections = self._connections or await self._connected()
         reply = await connections.pipeline.execute(operation, key, *arguments)
-        if operation is self._probes_with and not isinstance(reply, Unavailable) and reply[0] == FREE:
-            self._has_worked = True  # unlike what only reads, or finds a slot taken
+        if self._unproven and _is_proof(operation, reply):
+            self._unproven.discard(operation)
         return reply
 
     async def _connected(self) -> Connections:
@@ -277,3 +279,8 @@ class Store:
         self._on_move()
         if self.outage is not None or self.backlog:
             self.flush_soon()
+
+
+def _is_proof(operation: Operation, reply: Reply) -> bool:
+    """Whether an operation has done all that it may have to do: a slot that is taken is only read."""
+    return not isinstance(reply, Unavailable) and (operation is not Operation.RESERVE or reply[0] == FREE)

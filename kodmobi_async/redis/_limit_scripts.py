@@ -55,7 +55,7 @@ if held == 0 or held < opens then
   if wait > 0 and wait >= longest then
     moment = 0
   elseif is_free then
-    redis.call('ZREM', key, free)
+    redis.call('ZREMRANGEBYSCORE', key, free, free)
   elseif paced or wait > 0 then
     following = moment + spacing
   end
@@ -64,7 +64,7 @@ if moment ~= 0 and moment ~= held and (paced or wait > 0) or learned then
   keep()
 end
 if learned then
-  redis.pcall('PUBLISH', key, '')
+  redis.call('PUBLISH', key, '')
 end
 return {moment, wait, left}
 """
@@ -74,11 +74,11 @@ GIVE_BACK: Final = (
     _ACCOUNT
     + """
 local moment, spacing = tonumber(ARGV[1]), tonumber(ARGV[2])
+redis.call('ZREMRANGEBYSCORE', key, 0, text(now))
 if moment > now and moment < following then
   if moment + spacing == following then
     following = moment
   else
-    redis.call('ZREMRANGEBYSCORE', key, 0, text(now))
     redis.call('ZADD', key, text(moment), text(moment))
   end
   keep()
@@ -94,7 +94,7 @@ local closes_until = now + ARGV[2] * 1000
 if closes_until > opens then
   opens = closes_until
   keep()
-  redis.pcall('PUBLISH', key, '')
+  redis.call('PUBLISH', key, '')
 end
 return 0
 """
@@ -107,7 +107,7 @@ redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now))
 local is_new = redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1]) == 1
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 if is_new and ARGV[3] then
-  redis.pcall('PUBLISH', ARGV[3], '')  -- the others' shares are smaller now
+  redis.call('PUBLISH', ARGV[3], '')  -- the others' shares are smaller now
 end
 return redis.call('ZCARD', KEYS[1]) * 4
 """

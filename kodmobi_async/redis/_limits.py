@@ -103,7 +103,7 @@ class RedisLimits:
             survives_fork=isinstance(server, str),
             name=f"the server of {_WHAT}",
             what=_WHAT,
-            probes_with=Operation.PRESENT,
+            proofs=(Operation.PRESENT, Operation.TURN),
             probe=f"{prefix}limits-probe",
             outage_consequence="nothing is sent meanwhile" if self._refuses else "this process keeps its share",
             on_move=self._begin,
@@ -136,13 +136,14 @@ class RedisLimits:
             WrongLoopError: The limits are in use on another loop.
         """
         self._clock.now()
-        failure = await self._store.ping(
+        failure = await self._store.ping(f"{self._token}:processes", (Operation.PRESENT, self._token, 1_000))
+        failure = failure or await self._store.ping(
             self._token,
-            (Operation.TURN, 1_000, 1, 0, 0, 0),
-            (Operation.GIVE_BACK, 1, 1_000),
+            (Operation.TURN, 1_000_000, 1, 0, 0, 0),
+            (Operation.TURN, 1_000_000, 1, 0, 0, 0),
+            (Operation.GIVE_BACK, 1, 1),
             (Operation.CLOSE, self._token, 1),
         )
-        failure = failure or await self._store.ping(f"{self._token}:processes", (Operation.PRESENT, self._token, 1))
         if failure is not None:
             raise _unavailable(failure.reason)
 
