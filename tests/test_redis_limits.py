@@ -95,7 +95,7 @@ async def back_to_normal(limits: RedisLimits) -> None:
 
 
 async def test_requests_of_all_processes_are_spaced_by_one_rate(one: RedisLimits, other: RedisLimits) -> None:
-    await one.ping()
+    await listening(one, other)
     came = await moments(one, other, rate=FAST, requests=10)
     assert came[-1] - came[0] == pytest.approx(19 / FAST, abs=2 * LATE)
     for number, moment in enumerate(came):
@@ -209,8 +209,18 @@ async def test_a_closure_holds_all_processes_back_and_lets_them_out_one_by_one(
     assert came[0] - began < 0.4 + 0.2
     if rate is None:
         assert came[-1] - came[0] == pytest.approx(15 * 0.01, abs=2 * LATE)
-    await asyncio.sleep(0.05)
     await listening(one, other)
+
+
+async def test_who_comes_after_a_closure_need_not_wait_for_those_who_were_held_back(
+    one: RedisLimits, other: RedisLimits
+) -> None:
+    await one.close(0.1)
+    waiting = asyncio.create_task(moments(one, rate=None, requests=50))
+    await asyncio.sleep(0.2)
+    assert not waiting.done()
+    assert await other.acquire(rate=None, max_wait=0.0) is None
+    await waiting
 
 
 @pytest.mark.parametrize("second", [0.1, 0.6])
@@ -660,10 +670,9 @@ async def test_a_server_that_may_evict_keys_is_warned_about(valkey: Valkey, capl
 async def assert_shared(one: RedisLimits, other: RedisLimits) -> None:
     """Try what two processes have to see of each other."""
     await one.ping()
+    await listening(one, other)
     came = await moments(one, other, rate=FAST, requests=5)
     assert came[-1] - came[0] >= 9 / FAST - LATE
-    await asyncio.sleep(0.1)
-    await listening(one, other)
     await one.close(0.3)
     await asyncio.sleep(0.1)
     assert not other.is_open

@@ -45,7 +45,7 @@ local left = math.max(0, opens - now)
 local moment, wait = held, 0
 if held == 0 or held < opens then
   local earliest = math.max(now, opens)
-  moment = math.max(earliest, following)
+  moment = (paced or left > 0) and math.max(earliest, following) or now
   local free = moment > now and redis.call('ZRANGE', key, text(earliest), '+inf', 'BYSCORE', 'LIMIT', 0, 1)[1]
   local is_free = free and tonumber(free) < moment
   if is_free then
