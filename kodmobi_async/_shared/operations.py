@@ -32,9 +32,10 @@ class Operation(Enum):
     READ = "read"
     """→ the state, what is left of it."""
     TURN = "turn"
-    """Of an account, in microseconds: spacing, whether requests that nothing holds back are spaced, too (1 or 0),
-    longest wait, the turn that is held already or 0, for how long the account is closed as far as known here → the turn
-    by the store's clock, or 0 where the wait would be too long; the wait; for how long the account is closed."""
+    """Of an account, in microseconds: spacing, negative if only those are spaced who are held back by a closure;
+    longest wait; where there is such, the turn that is held already, and for how long the account is closed as far as
+    known here → the turn by the store's clock, or 0 where the wait would be too long; the wait; for how long the
+    account is closed. Two zeros: at once, and the account is open."""
     GIVE_BACK = "give back"
     """Of an account, in microseconds: turn, spacing → ``FREE``; 0."""
     CLOSE = "close"

@@ -35,8 +35,9 @@ end
 TURN: Final = (
     _ACCOUNT
     + """
-local spacing, paced, longest = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[3])
-local held, closed = tonumber(ARGV[4]), tonumber(ARGV[5])
+local spacing, longest = math.abs(ARGV[1]), tonumber(ARGV[2])
+local paced = tonumber(ARGV[1]) >= 0
+local held, closed = tonumber(ARGV[3] or 0), tonumber(ARGV[4] or 0)
 local learned = closed > 0 and now + closed > opens + 250000  -- less is the time that messages take
 if learned then
   opens = now + closed
@@ -66,7 +67,7 @@ end
 if learned then
   redis.call('PUBLISH', key, '')
 end
-return {moment, wait, left}
+return moment ~= 0 and wait + left == 0 and 0 or {moment, wait, left}
 """
 )
 

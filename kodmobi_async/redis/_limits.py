@@ -139,8 +139,8 @@ class RedisLimits:
         failure = await self._store.ping(f"{self._token}:processes", (Operation.PRESENT, self._token, 1_000))
         failure = failure or await self._store.ping(
             self._token,
-            (Operation.TURN, 1_000_000, 1, 0, 0, 0),
-            (Operation.TURN, 1_000_000, 1, 0, 0, 0),
+            (Operation.TURN, 1_000_000, 0),
+            (Operation.TURN, 1_000_000, 0),
             (Operation.GIVE_BACK, 1, 1),
             (Operation.CLOSE, self._token, 1),
         )
@@ -179,12 +179,12 @@ class RedisLimits:
                     return reply.reason
                 continue
             turn, wait = reply[0], reply[1] / 1e6
-            if turn == 0:
-                raise held_back(wait)
             if wait <= 0:
                 if rate is None:
                     watch.note_open(mark)
                 return None
+            if turn == 0:
+                raise held_back(wait)
             self._latest_turn = max(self._latest_turn, self._clock.now() + wait)
             try:
                 await asyncio.sleep(wait)
@@ -217,18 +217,14 @@ class RedisLimits:
         watch = await self._watching()
         await self._announce(watch)
         mark, now = watch.mark, self._clock.now()
-        reply = await self._store.request(
-            Operation.TURN,
-            self._key,
-            _spacing(rate),
-            int(rate is not None),
-            _microseconds(deadline - now),
-            held,
-            _microseconds(self._closed_until - now),
-        )
+        spacing, longest = _spacing(rate), _microseconds(deadline - now)
+        arguments: tuple[int, ...] = (spacing if rate is not None else -spacing, longest)
+        if held or self._closed_until > now:
+            arguments += (held, _microseconds(self._closed_until - now))
+        reply = await self._store.request(Operation.TURN, self._key, *arguments)
         if not isinstance(reply, Unavailable):
             self._own_gate = None
-            if reply[2]:
+            if any(reply[2:]):
                 self._closed_until = max(self._closed_until, self._clock.now() + reply[2] / 1e6)
         return watch, mark, reply
 
