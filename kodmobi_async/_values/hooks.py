@@ -135,7 +135,7 @@ class RetryScheduled(CallRecord):
 
 @attrs.frozen(slots=False)
 class GateClosed(CallRecord):
-    """The service limits the account; the whole client holds back.
+    """The service limits the account; the whole client holds back, and all that share its limits, which emit nothing.
 
     Attributes:
         seconds: For how long.

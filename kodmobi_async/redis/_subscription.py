@@ -31,7 +31,7 @@ class Listener:
         is_active: Whether changes are received. If not, poll instead.
         confirmed: Set when it is known whether changes are received.
         changed: Set when the slot changed, or may have changed.
-        on_change: Called then.
+        on_change: Called then, and when changes begin to be received.
     """
 
     __slots__ = ("changed", "confirmed", "is_active", "on_change", "users")
@@ -93,7 +93,7 @@ class Subscription:
                     await self._send("UNSUBSCRIBE", key)
 
     async def watch(self, key: str, on_change: Callable[[], None]) -> Listener:
-        """Have a function called whenever the key may have changed, and when changes are received no more.
+        """Have a function called whenever the key may have changed, and when changes begin or cease to be received.
 
         This does not wait until they are. Whoever calls it again, with a listener that is not active, tries again.
         """
@@ -158,4 +158,5 @@ class Subscription:
         elif kind == b"subscribe":
             listener.is_active = True
             listener.confirmed.set()
-            listener.notify()  # of what happened before
+            if listener.on_change is not None:
+                listener.on_change()  # before this, changes were not received
