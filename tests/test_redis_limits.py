@@ -484,6 +484,19 @@ async def test_a_turn_that_the_server_has_given_counts_when_it_is_gone(own_valke
             await limits.acquire(rate=2.0, max_wait=0.2)
 
 
+async def test_a_wait_that_is_cancelled_during_an_outage_ends_as_any_other(own_valkey: Valkey) -> None:
+    async with RedisLimits(own_valkey.url) as limits:
+        await listening(limits)
+        await limits.acquire(rate=1.0, max_wait=0.0)
+        waiting = asyncio.create_task(limits.acquire(rate=1.0, max_wait=5.0))
+        await asyncio.sleep(0.05)
+        own_valkey.kill()
+        await limits.acquire(rate=None, max_wait=5.0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+
 async def test_who_waits_for_its_share_asks_the_server_when_that_is_back(own_valkey: Valkey) -> None:
     async with RedisLimits(own_valkey.url) as limits:
         await listening(limits)

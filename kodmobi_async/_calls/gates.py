@@ -74,8 +74,6 @@ class SharedGate:
 
     async def admit(self, call: Call[Any]) -> KodmobiError | None:
         """Wait until a request may go; return the error if that is too late for this call, or cannot be known."""
-        if self.is_open:
-            return None
         max_wait = call.last_start - asyncio.get_running_loop().time()
         try:
             reason = await self._limits.acquire(rate=self._rate, max_wait=max_wait)

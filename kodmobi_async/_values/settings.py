@@ -150,9 +150,9 @@ class Limits:
             than the minutes between the codes of a quiet service, and shorter than routers remember a connection. A
             borrowed session brings its own.
         rate: Requests a second, spaced evenly; ``None`` = as fast as they come.
-        shared: With whom the account's limits are shared: a `RedisLimits`, for the processes with one server. The rate
-            is then that of all together, and the service's word that the account is limited holds all of them back.
-            ``None`` = this client alone.
+        shared: With whom the account's limits are shared: a `kodmobi_async.redis.RedisLimits`, for all processes with
+            one server. The rate is then that of all together, and the service's word that the account is limited holds
+            all of them back. ``None`` = this client alone.
         window: Seconds for which the service blocks a channel after a send: 60, by its documentation. Tell the client
             where an emulator has been given another number.
 

@@ -8,9 +8,9 @@ from typing import Protocol
 class SharedLimits(Protocol):
     """Keeps the rate, and the closure, of an account for all processes that send for it.
 
-    ``Limits(shared=…)`` takes one; `RedisLimits` is one. Each request of a client goes through `acquire`, unless the
-    client has no rate and `is_open` says that there is nothing to ask. Any errors but those named end the call as they
-    are.
+    ``Limits(shared=…)`` takes one; `kodmobi_async.redis.RedisLimits` is one. Each request of a client goes through
+    `acquire`, unless the client has no rate and `is_open` says that there is nothing to ask. A `KodmobiError` that it
+    raises is the error of the attempt.
     """
 
     @property
