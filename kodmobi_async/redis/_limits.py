@@ -275,7 +275,8 @@ class RedisLimits:
             self._own_gate, self._own_rate = Gate(None if rate is None else rate / self._processes), rate
             if self._closed_until > now:
                 self._own_gate.close(now, self._closed_until - now)
-            self._own_gate.pass_at(self._latest_turn, now)
+            if rate is not None:
+                self._own_gate.pass_at(self._latest_turn, now)
         return self._own_gate
 
     def _begin(self) -> None:
