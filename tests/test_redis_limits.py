@@ -413,8 +413,16 @@ async def test_a_process_that_has_never_reached_the_server_keeps_the_whole_rate(
         began = time.monotonic()
         assert await limits.acquire(rate=10.0, max_wait=1.0) == "ConnectionError"
         assert 0.05 <= time.monotonic() - began < 0.3
-        assert await limits.acquire(rate=1e9, max_wait=0.0) == "ConnectionError"  # of another client
         assert await limits.acquire(rate=None, max_wait=0.0) == "ConnectionError"
+
+
+async def test_clients_of_several_rates_share_what_their_process_keeps_without_the_server() -> None:
+    async with RedisLimits("redis://127.0.0.1:1") as limits:
+        began = time.monotonic()
+        for number in range(6):
+            assert await limits.acquire(rate=20.0 + number % 2, max_wait=1.0) == "ConnectionError"
+            assert await limits.acquire(rate=None, max_wait=0.0) == "ConnectionError"
+        assert time.monotonic() - began >= 5 / 21 - LATE
 
 
 async def test_a_process_that_comes_makes_the_shares_of_the_others_smaller_at_once(

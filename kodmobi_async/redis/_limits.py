@@ -83,14 +83,13 @@ class RedisLimits:
                 raise ConfigurationError(f"{argument} takes a string")
         self._key = f"{prefix}limits:{name}"
         self._closed_until = 0.0  # as far as this process knows
-        self._latest_turn = 0.0  # that the server has given to this process
+        self._latest_turn = 0.0  # at a rate, of this process
         self._processes = 1
         self._token = secrets.token_hex(12)  # what this process is called on the server
         self._announces_at = 0.0
         self._announced = -1  # after so many changes
         self._watch: Watch | None = None
-        self._own_gate: Gate | None = None  # of an outage
-        self._own_rate: float | None = None
+        self._own_gates: dict[float | None, Gate] = {}  # of an outage, by the rate of all processes
 
         def connect() -> Connections:
             backend = open_backend(server, timeout=timeout)
@@ -204,8 +203,8 @@ class RedisLimits:
         if now + seconds <= self._closed_until:
             return
         self._closed_until = now + seconds
-        if self._own_gate is not None:
-            self._own_gate.close(now, seconds)
+        for gate in self._own_gates.values():
+            gate.close(now, seconds)
         if self._watch is not None:
             self._watch.note_change()
         await self._store.write(PendingWrite(Operation.CLOSE, self._key, "closure", self._closed_until))
@@ -223,7 +222,7 @@ class RedisLimits:
             arguments += (held, _microseconds(self._closed_until - now))
         reply = await self._store.request(Operation.TURN, self._key, *arguments)
         if not isinstance(reply, Unavailable):
-            self._own_gate = None
+            self._own_gates.clear()
             if any(reply[2:]):
                 self._closed_until = max(self._closed_until, self._clock.now() + reply[2] / 1e6)
         return watch, mark, reply
@@ -259,31 +258,34 @@ class RedisLimits:
         now = self._clock.now()
         if is_held and now >= self._closed_until:
             return True  # the server's turn has come, and nothing speaks against it
-        gate = self._gate(rate, now)
+        gate = self._own_gate(rate, now)
         moment = gate.opens_at(now)
         if moment > now and moment >= deadline:
             raise held_back(moment - now)
         gate.pass_at(moment, now)
+        if rate is not None:
+            self._latest_turn = max(self._latest_turn, moment)
         if moment <= now:
             return True
         await asyncio.sleep(moment - now)
         return self._store.outage is not None and self._clock.now() >= self._closed_until
 
-    def _gate(self, rate: float | None, now: float) -> Gate:
-        """Return the gate of this outage."""
-        if self._own_gate is None or rate != self._own_rate:
-            self._own_gate, self._own_rate = Gate(None if rate is None else rate / self._processes), rate
-            if self._closed_until > now:
-                self._own_gate.close(now, self._closed_until - now)
-            if rate is not None:
-                self._own_gate.pass_at(self._latest_turn, now)
-        return self._own_gate
+    def _own_gate(self, rate: float | None, now: float) -> Gate:
+        """Return the gate of this outage for clients of that rate."""
+        gate = self._own_gates.get(rate)
+        if gate is None:
+            gate = self._own_gates[rate] = Gate(None if rate is None else rate / self._processes)
+            gate.close(now, self._closed_until - now)
+        if rate is not None:
+            gate.pass_at(self._latest_turn, now)  # behind the turns of the server, and of clients of another rate
+        return gate
 
     def _begin(self) -> None:
         """Begin on a loop: what was subscribed on the last one has ended with it."""
         self._token = secrets.token_hex(12)
         self._announces_at = 0.0
-        self._watch = self._own_gate = None
+        self._watch = None
+        self._own_gates.clear()
 
 
 def _spacing(rate: float | None) -> int:
