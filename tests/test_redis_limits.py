@@ -429,6 +429,7 @@ async def test_a_process_that_comes_makes_the_shares_of_the_others_smaller_at_on
     one: RedisLimits, other: RedisLimits
 ) -> None:
     await listening(one)
+    await one.acquire(rate=FAST, max_wait=1.0)  # which has heard of its own subscription
     assert one._processes == 1
     await other.acquire(rate=FAST, max_wait=1.0)
     await asyncio.sleep(0.05)

