@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import pickle
 import time
 import traceback
@@ -725,6 +726,33 @@ def test_another_loop_takes_over_when_one_has_been_closed(valkey: Valkey) -> Non
 
     for _ in range(2):
         asyncio.run(use())
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_is_a_process_of_its_own(valkey: Valkey) -> None:
+    limits = RedisLimits(valkey.url)
+
+    async def use(*, processes: int) -> None:
+        assert limits.is_open is False
+        await listening(limits)
+        await limits.acquire(rate=FAST, max_wait=1.0)
+        assert limits._processes == processes
+        await limits.aclose()
+
+    with asyncio.Runner() as runner:
+        runner.run(use(processes=1))
+        runner.run(listening(limits))
+        child = os.fork()
+        if child == 0:  # pragma: no cover the child leaves no data
+            status = 1
+            try:
+                asyncio.run(use(processes=2))
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        runner.run(limits.aclose())
+        runner.run(use(processes=2))
 
 
 async def test_a_client_refuses_with_whatever_error_of_ours_its_limits_raise(emulator: Emulator) -> None:
