@@ -577,6 +577,19 @@ async def test_closing_during_an_outage_writes_what_is_pending_and_a_later_use_c
     await limits.aclose()
 
 
+async def test_closing_leaves_no_connection_however_often_the_limits_are_used(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kodmobi_async.redis._watch._INTERVAL", 0.0)
+    limits = RedisLimits(valkey.url)
+    for _ in range(2):
+        await listening(limits)
+        await limits.aclose()
+    await asyncio.sleep(0.05)
+    with valkey.client() as client:
+        assert len(client.client_list()) == 1  # this one
+
+
 async def test_limits_that_were_closed_during_an_outage_serve_on(own_valkey: Valkey) -> None:
     limits = RedisLimits(own_valkey.url)
     own_valkey.kill()
@@ -597,6 +610,7 @@ async def assert_wrong(server: str, words: str) -> None:
     async with RedisLimits(server, timeout=1.0) as limits:
         for use in (
             limits.ping(),
+            limits.acquire(rate=None, max_wait=1.0),
             limits.acquire(rate=None, max_wait=1.0),
             limits.acquire(rate=1.0, max_wait=1.0),
         ):
