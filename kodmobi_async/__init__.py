@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         CooldownUnavailableError,
         InvalidRequestError,
         KodmobiError,
+        LimitsUnavailableError,
         NotFoundError,
         Outcome,
         OutcomeUnknownError,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
         CooldownHit,
         GateClosed,
         Hook,
+        LimitsDegraded,
         Phase,
         Record,
         RetryScheduled,
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
         VerifiedUser,
     )
     from kodmobi_async._values.settings import Limits, RetryPolicy, Timeout
+    from kodmobi_async._values.shared_limits import SharedLimits
 
 __all__ = (
     "AttemptFinished",
@@ -108,6 +111,8 @@ __all__ = (
     "KodmobiClient",
     "KodmobiError",
     "Limits",
+    "LimitsDegraded",
+    "LimitsUnavailableError",
     "MemoryCooldownTracker",
     "NotFoundError",
     "Outcome",
@@ -132,6 +137,7 @@ __all__ = (
     "Session",
     "SessionChannel",
     "SessionExpiredError",
+    "SharedLimits",
     "Timeout",
     "TrackerDegraded",
     "TransportError",
@@ -157,20 +163,21 @@ _HOMES: Final = {
     "_values.errors": (
         "AuthenticationError BadRequestError BalanceError BulkStoppedError ChallengeError "
         "ChannelUnavailableError ClientClosedError ConfigurationError CooldownError CooldownUnavailableError "
-        "InvalidRequestError KodmobiError NotFoundError Outcome OutcomeUnknownError RateLimitedError "
-        "RecipientBlockedError ResponseError SendInterruptedError ServerError SessionExpiredError "
+        "InvalidRequestError KodmobiError LimitsUnavailableError NotFoundError Outcome OutcomeUnknownError "
+        "RateLimitedError RecipientBlockedError ResponseError SendInterruptedError ServerError SessionExpiredError "
         "TransportError UnreadableResponseError WrongCodeError WrongLoopError"
     ),
     "_values.header_hooks": "HeaderHook",
     "_values.hooks": (
-        "AttemptFinished CallFinished CallKind CallRecord CallStarted CooldownHit GateClosed Hook Phase "
-        "Record RetryScheduled SendFinished SendStarted TrackerDegraded"
+        "AttemptFinished CallFinished CallKind CallRecord CallStarted CooldownHit GateClosed Hook "
+        "LimitsDegraded Phase Record RetryScheduled SendFinished SendStarted TrackerDegraded"
     ),
     "_values.models": (
         "ChallengeSettings CheckResult CodeFormat ProjectSettings SendOutcome SendRequest SendResult Session "
         "SessionChannel VerifiedUser"
     ),
     "_values.settings": "Limits RetryPolicy Timeout",
+    "_values.shared_limits": "SharedLimits",
 }
 _HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in names.split()}
 

@@ -27,6 +27,7 @@ from kodmobi_async import (
     KodmobiClient,
     KodmobiError,
     Limits,
+    LimitsDegraded,
     MemoryCooldownTracker,
     Outcome,
     OutcomeUnknownError,
@@ -43,7 +44,7 @@ from kodmobi_async import (
     UnreadableResponseError,
 )
 from kodmobi_async.emulator import Emulator, Fault
-from kodmobi_async.redis import RedisCooldownTracker
+from kodmobi_async.redis import RedisCooldownTracker, RedisLimits
 from kodmobi_async.testing import VirtualClockLoop
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def line(record: Record) -> str:  # noqa: PLR0911 one for each kind
             return f"retry after {record.after_attempt}"
         case CooldownHit():
             return f"cooldown of {record.retry_after:.0f} s by {'the service' if record.by_service else 'the client'}"
-        case TrackerDegraded():
+        case TrackerDegraded() | LimitsDegraded():
             return f"degraded: {record.reason}"
         case GateClosed():
             return f"gate closed for {record.seconds:.0f} s"
@@ -499,7 +500,8 @@ async def test_a_record_is_frozen_and_shows_the_session_shortened(emulator: Emul
     emulator.script(TOO_SOON)
     async with (
         RedisCooldownTracker(NO_SERVER) as cooldowns,
-        make_client(emulator, told, cooldowns=cooldowns) as client,
+        RedisLimits(NO_SERVER) as shared,
+        make_client(emulator, told, cooldowns=cooldowns, limits=Limits(shared=shared)) as client,
     ):
         with pytest.raises(CooldownError):
             await client.send(session, "sms")
@@ -668,10 +670,11 @@ def entered(module: re.Pattern[str]) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("hooked", [False, True])
 async def test_without_a_hook_no_line_of_theirs_runs(emulator: Emulator, told: Told, *, hooked: bool) -> None:
-    """Through a success, a retry, a closed gate, a lost answer, and both kinds of cooldown."""
+    """Through a success, a retry, a closed gate, a lost answer, lost servers, and both kinds of cooldown."""
     async with (
         RedisCooldownTracker(NO_SERVER) as cooldowns,
-        make_client(emulator, *[told][: int(hooked)], cooldowns=cooldowns) as client,
+        RedisLimits(NO_SERVER) as shared,
+        make_client(emulator, *[told][: int(hooked)], cooldowns=cooldowns, limits=Limits(shared=shared)) as client,
     ):
         session = emulator.add_session()
         emulator.script(Fault.answer(503))

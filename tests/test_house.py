@@ -35,6 +35,7 @@ ROOMS = {
         "errors",
         "models",
         "addresses",
+        "shared_limits",
         "settings",
         "hooks",
         "header_hooks",
@@ -59,6 +60,7 @@ ROOMS = {
     "_shared": ("operations", "keys", "reservation", "backlog", "loop_bound", "store", "tracker"),
     "_io": ("pool", "transport"),
     "_calls": (
+        "gates",
         "engine",
         "lifecycle",
         "slots",

@@ -15,12 +15,13 @@ from kodmobi_async import (
     CooldownError,
     KodmobiClient,
     KodmobiError,
+    Limits,
     OutcomeUnknownError,
     RetryPolicy,
 )
 from kodmobi_async.emulator import Emulator, Fault
 from kodmobi_async.integrations.logging import LoggingHook
-from kodmobi_async.redis import RedisCooldownTracker
+from kodmobi_async.redis import RedisCooldownTracker, RedisLimits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -144,6 +145,20 @@ async def test_a_send_without_the_shared_windows_is_told(
         await client.send(session, "sms")
     told = "by this process's own windows alone: the shared ones are unavailable (ConnectionError)"
     assert [line for line in lines(log, session) if "windows alone" in line] == [told]
+
+
+async def test_a_request_without_the_shared_limits_is_told(
+    emulator: Emulator, session: str, log: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        RedisLimits("redis://127.0.0.1:1") as shared,
+        KodmobiClient(
+            emulator.api_key, base_url=emulator.base_url, limits=Limits(shared=shared), hooks=[LoggingHook()]
+        ) as client,
+    ):
+        await client.send(session, "sms")
+    told = "by this process's own share of the rate: the shared limits are unavailable (ConnectionError)"
+    assert lines(log, session)[1] == told
 
 
 @pytest.mark.parametrize("spelled", [str.upper, str.lower])

@@ -30,12 +30,13 @@ from kodmobi_async.integrations._metrics import (
     CALL_DURATION,
     CALLS,
     COOLDOWN_HITS,
+    DEGRADED_LIMITS,
     DEGRADED_WINDOWS,
     GATE_CLOSURES,
     INSTRUMENTS,
     REQUEST_DURATION,
 )
-from kodmobi_async.redis import RedisCooldownTracker
+from kodmobi_async.redis import RedisCooldownTracker, RedisLimits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -210,18 +211,24 @@ async def test_the_gate_counts_when_it_closes_not_those_whom_it_holds_back(
     }
 
 
-async def test_a_window_without_the_shared_server_counts_as_degraded(
+async def test_windows_and_requests_without_the_shared_server_count_as_degraded(
     emulator: Emulator, measured: Measured, session: str
 ) -> None:
     async with (
         RedisCooldownTracker("redis://127.0.0.1:1") as cooldowns,
+        RedisLimits("redis://127.0.0.1:1") as shared,
         KodmobiClient(
-            emulator.api_key, base_url=emulator.base_url, cooldowns=cooldowns, hooks=[measured.hook]
+            emulator.api_key,
+            base_url=emulator.base_url,
+            cooldowns=cooldowns,
+            limits=Limits(shared=shared),
+            hooks=[measured.hook],
         ) as client,
     ):
         await client.send(session, "sms")
         await client.channels(session)
     assert measured.read(DEGRADED_WINDOWS) == {("send",): 1}
+    assert measured.read(DEGRADED_LIMITS) == {("send",): 1, ("channels",): 1}
 
 
 # -- in flight ---------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from kodmobi_async import (
     CooldownError,
     KodmobiClient,
     KodmobiError,
+    Limits,
     MemoryCooldownTracker,
     OutcomeUnknownError,
     RateLimitedError,
@@ -35,7 +36,7 @@ from kodmobi_async import (
 )
 from kodmobi_async.emulator import Emulator, Fault
 from kodmobi_async.integrations.opentelemetry import OpenTelemetryHook
-from kodmobi_async.redis import RedisCooldownTracker
+from kodmobi_async.redis import RedisCooldownTracker, RedisLimits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -208,6 +209,20 @@ async def test_a_send_without_the_shared_windows_has_an_event_for_that(
         await client.send(session, "sms")
     found = dict(events(traced.only))
     assert found["tracker_degraded"] == {"kodmobi.reason": "ConnectionError"}
+
+
+async def test_a_request_without_the_shared_limits_has_an_event_for_that(
+    emulator: Emulator, traced: Traced, session: str
+) -> None:
+    async with (
+        RedisLimits("redis://127.0.0.1:1") as shared,
+        KodmobiClient(
+            emulator.api_key, base_url=emulator.base_url, limits=Limits(shared=shared), hooks=[traced.hook]
+        ) as client,
+    ):
+        await client.send(session, "sms")
+    found = dict(events(traced.only))
+    assert found["limits_degraded"] == {"kodmobi.reason": "ConnectionError"}
 
 
 # -- attempts ----------------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ from kodmobi_async import (
     InvalidRequestError,
     KodmobiClient,
     KodmobiError,
+    LimitsUnavailableError,
     Outcome,
     OutcomeUnknownError,
     ProjectSettings,
@@ -271,7 +272,8 @@ def test_an_error_says_whether_the_same_call_may_succeed_later(error: KodmobiErr
 
 @each_error
 def test_what_may_pass_is_decided_for_every_kind(kind: type[KodmobiError]) -> None:
-    passing = {CooldownError, CooldownUnavailableError, TransportError, SendInterruptedError, RateLimitedError}
+    unavailable = {CooldownUnavailableError, LimitsUnavailableError, TransportError}
+    passing = {CooldownError, SendInterruptedError, RateLimitedError, *unavailable}
     assert made(kind, Outcome.NOT_SENT).retryable is (kind in passing or kind is ServerError)
     if issubclass(kind, ResponseError):
         later = kind("x", status=503, outcome=Outcome.REFUSED)

@@ -38,6 +38,7 @@ from kodmobi_async import (
     KodmobiClient,
     KodmobiError,
     Limits,
+    LimitsUnavailableError,
     NotFoundError,
     OutcomeUnknownError,
     RateLimitedError,
@@ -301,6 +302,7 @@ def test_every_class_of_error_is_among_the_ways_to_fail() -> None:
         SendInterruptedError,
         BulkStoppedError,
         CooldownUnavailableError,
+        LimitsUnavailableError,
     }
     ours = {kind for kind in classes(KodmobiError) if kind.__module__.startswith("kodmobi_async.")}
     assert ours - {KodmobiError} <= tried

@@ -21,6 +21,7 @@ from kodmobi_async._values.settings import (
     check_max_wait,
     resolve_api_key,
 )
+from kodmobi_async.redis import RedisLimits
 
 NO_NUMBER: tuple[Any, ...] = (None, True, False, "1", "", b"1", [1], {}, 1j, Decimal(1), object())
 NO_FLAG: tuple[object, ...] = (None, 0, 1, "yes", "", [])
@@ -29,6 +30,7 @@ NOT_FINITE = (math.nan, math.inf, -math.inf)
 TOO_LARGE = 10**400
 POSITIVE = (1, 0.001, sys.float_info.min, 5e-324, 30.0, 1e9, sys.float_info.max)
 ZERO: tuple[float, ...] = (0, 0.0, -0.0)
+SHARED = RedisLimits("redis://localhost")
 NEGATIVE = (-1, -0.001, -5e-324, -TOO_LARGE)
 
 SECONDS: tuple[tuple[type, str], ...] = (
@@ -49,6 +51,7 @@ VALID: list[tuple[type, str, object]] = [
     *((kind, name, value) for kind, name in SECONDS_OR_ZERO for value in (*ZERO, *POSITIVE)),
     *((kind, name, value) for kind, name in COUNTS for value in (1, 2, 10**9)),
     *((Limits, "rate", value) for value in (None, *POSITIVE)),
+    *((Limits, "shared", value) for value in (None, SHARED)),
     *((RetryPolicy, "repeat_unknown", value) for value in (True, False)),
 ]
 INVALID: list[tuple[type, str, object]] = [
@@ -64,6 +67,7 @@ INVALID: list[tuple[type, str, object]] = [
     ),
     *((kind, name, value) for kind, name in COUNTS for value in (*NO_NUMBER, *NOT_FINITE, *ZERO, *NEGATIVE, 1.0, 2.5)),
     *((Limits, "rate", value) for value in (*NO_NUMBER[1:], *NOT_FINITE, *ZERO, *NEGATIVE, TOO_LARGE)),
+    *((Limits, "shared", value) for value in (*NO_NUMBER[1:], RedisLimits, "redis://localhost")),
     *((RetryPolicy, "repeat_unknown", value) for value in NO_FLAG),
 ]
 
@@ -99,7 +103,7 @@ def test_every_setting_is_tried_and_none_can_be_changed_afterwards(kind: type) -
 
 def test_the_defaults_are_the_documented_ones() -> None:
     assert Timeout() == Timeout(total=30.0, connect=5.0, attempt=10.0)
-    assert Limits() == Limits(connections=100, keepalive=120.0, rate=None, window=60.0)
+    assert Limits() == Limits(connections=100, keepalive=120.0, rate=None, shared=None, window=60.0)
     assert RetryPolicy() == RetryPolicy(attempts=4, initial_backoff=0.1, max_backoff=5.0, repeat_unknown=True)
 
 

@@ -53,7 +53,7 @@ from kodmobi_async.integrations.opentelemetry import OpenTelemetryHook, OpenTele
 from kodmobi_async.integrations.prometheus import PrometheusMetrics
 from kodmobi_async.integrations.taskiq import ResendTask, add_resend, send_through
 from kodmobi_async.journal import Entry, Journal
-from kodmobi_async.redis import RedisCooldownTracker
+from kodmobi_async.redis import RedisCooldownTracker, RedisLimits
 from kodmobi_async.sqlite import SqliteCooldownTracker
 from kodmobi_async.testing import MovableClock, RunningEmulator, VirtualClockLoop, movable_clock, running_emulator
 
@@ -64,6 +64,7 @@ def build(session: aiohttp.ClientSession, context: ssl.SSLContext) -> tuple[Kodm
         KodmobiClient(),
         KodmobiClient("key", secret_key="secret", base_url="https://example.org", language="ru", max_wait=20.0),
         KodmobiClient(timeout=Timeout(), limits=Limits(rate=5.0), retry=RetryPolicy(repeat_unknown=False)),
+        KodmobiClient(limits=Limits(rate=5.0, shared=RedisLimits("redis://localhost", on_outage="refuse"))),
         KodmobiClient(session=session),
         KodmobiClient(ssl=context, proxy="http://127.0.0.1:3128"),
         KodmobiClient(cooldowns=MemoryCooldownTracker(), hooks=[LoggingHook(), OpenTelemetryHook(), print]),

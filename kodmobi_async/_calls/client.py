@@ -81,7 +81,7 @@ class KodmobiClient:
         base_url: Address and path prefix of the API; by default the environment variable ``KODMOBI_BASE_URL``, else
             ``https://api.kod.mobi/session``.
         timeout: How long a call may take.
-        limits: Connections, requests a second, and the service's window.
+        limits: Connections, requests a second, with whom they are shared, and the service's window.
         retry: When a failed attempt is made again.
         cooldowns: Who may send when; by default a `MemoryCooldownTracker` of its own.
         max_wait: Seconds that a send waits for a cooldown, unless the call says otherwise: 0 = refuse at once,
@@ -217,6 +217,7 @@ class KodmobiClient:
             InvalidRequestError: This is no session, no channel, or no token.
             CooldownError: The channel was sent to less than a window ago; ``retry_after`` says when again.
             CooldownUnavailableError: The shared cooldowns are unavailable, and nothing is sent without them.
+            LimitsUnavailableError: The shared limits are unavailable, and nothing is sent without them.
             OutcomeUnknownError: The code may be on its way; ``safe_after`` says when a new send is safe.
             UnreadableResponseError: The code is on its way, but the response cannot be read.
             TransportError: Nothing was sent: the service could not be reached.

@@ -10,14 +10,15 @@ import asyncio
 import functools
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from kodmobi_async._calls.gates import OwnGate, SharedGate
 from kodmobi_async._rules.call import Call, Read, Repeat, SendingCall
 from kodmobi_async._rules.exchange import Progress
-from kodmobi_async._rules.pacing import Gate, RetryBudget
+from kodmobi_async._rules.pacing import RetryBudget
 from kodmobi_async._rules.requests import is_channel
 from kodmobi_async._rules.retry import retry
 from kodmobi_async._rules.verdicts import Verdict, judge
-from kodmobi_async._values.errors import Outcome, RateLimitedError
-from kodmobi_async._values.hooks import AttemptFinished, GateClosed, Hook, Phase, RetryScheduled, emit
+from kodmobi_async._values.errors import Outcome
+from kodmobi_async._values.hooks import AttemptFinished, GateClosed, Hook, LimitsDegraded, Phase, RetryScheduled, emit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -41,7 +42,7 @@ class Engine:
         clock: The client's.
         cooldowns: Is told of windows that the service names.
         policy: When an attempt is made again.
-        limits: Requests a second.
+        limits: Requests a second, and with whom they are shared.
         hooks: Are told of each attempt.
         redact: Takes the client's secrets out of what the service says.
     """
@@ -61,9 +62,12 @@ class Engine:
         self.hooks = hooks
         self.redact = redact
         self._transport = transport
-        self._clock = clock
         self._policy = policy
-        self._gate = Gate(limits.rate)
+        self._gate = (
+            OwnGate(limits.rate, clock)
+            if limits.shared is None
+            else SharedGate(limits.rate, limits.shared, self._emit_degraded if hooks else None)
+        )
         self._budget = RetryBudget()
 
     async def run(self, call: Call[T]) -> Verdict[T]:
@@ -85,7 +89,7 @@ class Engine:
 
     async def query(self, call: Call[Any], request: Request, reader: Callable[[Response], T]) -> T | None:
         """Make one request that reads, for a call that wants to know what became of it; ``None`` if that fails."""
-        if await self._pass_gate(call) is not None:
+        if await self._gate.admit(call) is not None:
             return None
         if request.headers is None:
             request.headers = call.headers
@@ -94,7 +98,7 @@ class Engine:
         came = await self._exchange(call, request, query.progress, asyncio.get_running_loop().time())
         verdict = judge(query, came, self.redact, repeat_unknown=False)
         if verdict.gated:
-            self.close_gate(call, verdict.retry_after)
+            await self.close_gate(call, verdict.retry_after)
         return verdict.result
 
     async def remember(self, session_id: str, channels: Iterable[SessionChannel]) -> None:
@@ -103,18 +107,18 @@ class Engine:
             if channel.timeout > 0 and is_channel(channel.type):
                 await self.cooldowns.observe(session_id, channel.type, channel.timeout)
 
-    def close_gate(self, call: Call[Any], seconds: float) -> None:
-        """Hold the whole client back, as the service asks."""
-        self._gate.close(self._clock.now(), seconds)
+    async def close_gate(self, call: Call[Any], seconds: float) -> None:
+        """Hold the whole client back, and all that share its limits, as the service asks."""
         if self.hooks:
             emit(
                 self.hooks, GateClosed(call.number, call.session_id, call.channel, seconds, kind=call.kind, to=call.to)
             )
+        await self._gate.close_for(seconds)
 
     async def _attempt(self, call: Call[T]) -> Verdict[T]:
         """Make one attempt; find out what became of it where that is unknown."""
         if not self._gate.is_open:
-            held_back = await self._pass_gate(call)
+            held_back = await self._gate.admit(call)
             if held_back is not None:
                 return Verdict(error=held_back)
         loop = asyncio.get_running_loop()
@@ -141,7 +145,7 @@ class Engine:
         if self.hooks:
             self._emit_attempt(call, asyncio.get_running_loop().time() - began)
         if verdict.gated:
-            self.close_gate(call, verdict.retry_after)
+            await self.close_gate(call, verdict.retry_after)
         if call.repeat is Repeat.AT_WILL or verdict.error is None or verdict.error.outcome is not Outcome.UNKNOWN:
             return verdict
         call.first_unknown = min(call.first_unknown, began)
@@ -152,24 +156,6 @@ class Engine:
     ) -> Coroutine[Any, Any, Response | Failure]:
         deadline = min(now + call.timeout.attempt, call.deadline)
         return self._transport.exchange(request, progress, deadline=deadline, connect=call.timeout.connect)
-
-    async def _pass_gate(self, call: Call[Any]) -> RateLimitedError | None:
-        """Wait until a request may go; return the error if that is too late for this call."""
-        while (wait := self._gate.opens_at(now := self._clock.now()) - now) > 0:
-            if asyncio.get_running_loop().time() + wait >= call.last_start:
-                return RateLimitedError(
-                    f"the service's or the client's own rate limit holds requests back for another {wait:.1f} s",
-                    status=None,
-                    retry_after=wait,
-                    outcome=Outcome.NOT_SENT,
-                )
-            self._gate.pass_at(now + wait, now)
-            closures = self._gate.closures
-            await asyncio.sleep(wait)
-            if self._gate.closures == closures:
-                return None
-        self._gate.pass_at(now, now)
-        return None
 
     # -- hooks ---------------------------------------------------------------------------------------------------------
 
@@ -201,4 +187,8 @@ class Engine:
             kind=call.kind,
             to=call.to,
         )
+        emit(self.hooks, record)
+
+    def _emit_degraded(self, call: Call[Any], reason: str) -> None:
+        record = LimitsDegraded(call.number, call.session_id, call.channel, reason, kind=call.kind, to=call.to)
         emit(self.hooks, record)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from kodmobi_async._values.errors import Outcome, RateLimitedError
+
 
 class RetryBudget:
     """A bucket that retries empty and successes fill, so that a service in trouble is not buried in retries.
@@ -85,6 +87,16 @@ class Gate:
             self.is_open = False
             self._opens = opens
             self.closures += 1
+
+
+def held_back(wait: float) -> RateLimitedError:
+    """Return the error for a request that could go in ``wait`` seconds, which is too late for its call."""
+    return RateLimitedError(
+        f"the service's or the client's own rate limit holds requests back for another {wait:.1f} s",
+        status=None,
+        retry_after=wait,
+        outcome=Outcome.NOT_SENT,
+    )
 
 
 class Pauses:

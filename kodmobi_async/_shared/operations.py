@@ -1,6 +1,7 @@
-"""What trackers do with the slots that processes share: one atomic step each, and the reply to it.
+"""What is done with what processes share: one atomic step each, and the reply to it.
 
-A pair has one slot. It is free, reserved by a token until its lease ends, or blocked until its window ends.
+A pair has one slot. It is free, reserved by a token until its lease ends, or blocked until its window ends. An
+account has one queue of turns, which the service can close.
 """
 
 from __future__ import annotations
@@ -30,6 +31,18 @@ class Operation(Enum):
     """any name, window → the state, what is left of it; a reservation stays as it is."""
     READ = "read"
     """→ the state, what is left of it."""
+    TURN = "turn"
+    """Of an account, in microseconds: spacing, negative if only those are spaced who are held back by a closure;
+    longest wait; where there is such, the turn that is held already, and for how long the account is closed as far as
+    known here → the turn by the store's clock, or 0 where the wait would be too long; the wait; for how long the
+    account is closed. Two zeros: at once, and the account is open."""
+    GIVE_BACK = "give back"
+    """Of an account, in microseconds: turn, spacing → ``FREE``; 0."""
+    CLOSE = "close"
+    """Of an account: any name, for how long → ``FREE``; 0."""
+    PRESENT = "present"
+    """Of an account: the name of a process, for how long it counts as active, and, unless this is a probe, the
+    account's key, whose listeners are told of a new one → ``FREE``; how many are active."""
 
 
 @attrs.frozen
@@ -44,9 +57,9 @@ class WrongSetup:
     message: str
     always: bool = False
 
-    def error(self) -> ConfigurationError:
-        """Return the error for callers."""
-        return ConfigurationError(f"the shared cooldowns cannot be used: {self.message}")
+    def error(self, what: str) -> ConfigurationError:
+        """Return the error for callers, about what they share."""
+        return ConfigurationError(f"{what} cannot be used: {self.message}")
 
 
 @attrs.frozen
@@ -62,5 +75,5 @@ class Unavailable:
     setup: WrongSetup | None = None
 
 
-Reply: TypeAlias = tuple[int, int] | Unavailable
-"""A state and another number, or the lack of both."""
+Reply: TypeAlias = tuple[int, ...] | Unavailable
+"""A state and another number, unless the step says otherwise; or the lack of both."""

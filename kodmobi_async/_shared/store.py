@@ -1,4 +1,4 @@
-"""Where shared slots are kept, as this process sees it: available, or not.
+"""Where what processes share is kept, as this process sees it: available, or not.
 
 The invariant: **during an outage no caller waits for the store.** The first command that fails begins the outage; from
 then on, commands fail at once, and writes become pending. The flusher tries to reach the store, with growing delays.
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeGuard
 from kodmobi_async._rules.clock import LoopClock
 from kodmobi_async._shared.backlog import Backlog, PendingWrite
 from kodmobi_async._shared.operations import FREE, Operation, Reply, Unavailable
-from kodmobi_async._shared.reservation import unavailable
 from kodmobi_async._values.errors import WrongLoopError
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class Pipeline(Protocol):
     """Does operations."""
 
     def execute(self, operation: Operation, key: str, *arguments: str | int) -> Awaitable[Reply]:
-        """Do an operation; its reply is never an exception."""
+        """Do an operation, whether anybody awaits its reply or not; the reply is never an exception."""
         ...
 
 
@@ -90,13 +89,16 @@ class Connections(Protocol):
 
 
 class Store:
-    """Does operations where the slots are kept, over connections of the running loop.
+    """Does operations where it is kept, over connections of the running loop.
 
     Args:
         connect: Makes the connections for a loop.
         survives_fork: Whether that makes connections for another process, too.
         name: Of the store, for the log.
-        probe: The key of a slot that no caller uses. With a caller's key in braces after it, it is on the same node.
+        what: What it keeps, for errors.
+        proofs: What has to work once, so that no later failure is a wrong set-up. The first of them shows that the
+            store takes writes; its arguments are a name and milliseconds.
+        probe: A key that no caller uses. With a caller's key in braces after it, it is on the same node.
         outage_consequence: What an outage means for callers, for the log.
         on_move: Called when another loop takes over.
     """
@@ -107,6 +109,8 @@ class Store:
         *,
         survives_fork: bool,
         name: str,
+        what: str = "the shared cooldowns",
+        proofs: tuple[Operation, ...] = (Operation.RESERVE,),
         probe: str,
         outage_consequence: str,
         on_move: Callable[[], None],
@@ -114,6 +118,8 @@ class Store:
         self._connect = connect
         self._survives_fork = survives_fork
         self._name = name
+        self._what = what
+        self._probes_with = proofs[0]
         self._probe = probe
         self._outage_consequence = outage_consequence
         self._on_move = on_move
@@ -124,7 +130,7 @@ class Store:
         self.flusher: asyncio.Task[None] | None = None
         self._connections: Connections | None = None
         self._process = 0
-        self._has_worked = False
+        self._unproven = set(proofs)
         self._failed_key: str | None = None
 
     async def request(self, operation: Operation, key: str, *arguments: str | int) -> Reply:
@@ -134,11 +140,12 @@ class Store:
             ConfigurationError: The set-up is wrong.
         """
         if self.outage is not None:
+            self.flush_soon()  # which closing has stopped
             return Unavailable(self.outage)
         reply = await self._execute(operation, key, *arguments)
         if isinstance(reply, Unavailable):
             if self._is_wrong(reply.setup):
-                raise reply.setup.error()
+                raise reply.setup.error(self._what)
             self._begin_outage(key, reply)
         return reply
 
@@ -164,29 +171,25 @@ class Store:
         self.backlog.add(write)
         self.flush_soon()
 
-    async def ping(self) -> None:
-        """Do each operation, in each of its ways, on a slot that no caller uses.
+    def post(self, operation: Operation, key: str, *arguments: str | int) -> None:
+        """Do an operation if that is possible now; do not wait for it."""
+        if self.outage is None and self._connections is not None:
+            self._connections.pipeline.execute(operation, key, *arguments)
+
+    async def ping(self, name: str, *steps: tuple[Operation, *tuple[str | int, ...]]) -> Unavailable | None:
+        """Do operations, with their arguments, on the key ``name`` that no caller uses; return the first failure.
 
         Raises:
             ConfigurationError: The set-up is wrong.
-            CooldownUnavailableError: The store is unavailable.
         """
-        token = secrets.token_hex(12)
-        key = f"{self._probe}:{token}"
-        replies = await asyncio.gather(
-            self._execute(Operation.RESERVE, key, token, 1_000),
-            self._execute(Operation.RELEASE, key, token),
-            self._execute(Operation.RESERVE, key, token, 1_000),
-            self._execute(Operation.START, key, token, 50),
-            self._execute(Operation.OBSERVE, key, token, 100),
-            self._execute(Operation.START, key, token, 150),
-            self._execute(Operation.READ, key),
-        )
+        key = f"{self._probe}:{name}"
+        replies = await asyncio.gather(*(self._execute(operation, key, *rest) for operation, *rest in steps))
         for reply in replies:
             if isinstance(reply, Unavailable):
                 if reply.setup is not None:
-                    raise reply.setup.error()
-                raise unavailable(reply.reason)
+                    raise reply.setup.error(self._what)
+                return reply
+        return None
 
     async def subscription(self) -> Subscription:
         """Return the subscription of the running loop."""
@@ -224,9 +227,9 @@ class Store:
 
     async def _try_to_flush(self) -> bool:
         """Do all pending writes that still have a meaning; return whether the store has confirmed all of them."""
-        # Whether it accepts a reservation: it may be there, and refuse to write.
+        # Whether it accepts a write: it may be there, and refuse that.
         probe = self._probe if self._failed_key is None else f"{self._probe}{{{self._failed_key}}}"
-        reply = await self._execute(Operation.RESERVE, probe, secrets.token_hex(12), 1)
+        reply = await self._execute(self._probes_with, probe, secrets.token_hex(12), 1)
         if isinstance(reply, Unavailable):
             if self._is_wrong(reply.setup):
                 self.outage = None  # the next request raises it
@@ -244,7 +247,7 @@ class Store:
         return True
 
     def _is_wrong(self, setup: WrongSetup | None) -> TypeGuard[WrongSetup]:
-        return setup is not None and (setup.always or not self._has_worked)
+        return setup is not None and (setup.always or bool(self._unproven))
 
     def _begin_outage(self, key: str, reply: Unavailable) -> None:
         if self.outage is None:
@@ -255,14 +258,14 @@ class Store:
     async def _execute(self, operation: Operation, key: str, *arguments: str | int) -> Reply:
         connections = self._connections or await self._connected()
         reply = await connections.pipeline.execute(operation, key, *arguments)
-        if operation is Operation.RESERVE and not isinstance(reply, Unavailable) and reply[0] == FREE:
-            self._has_worked = True  # unlike what only reads, or finds a slot taken
+        if self._unproven and _is_proof(operation, reply):
+            self._unproven.discard(operation)
         return reply
 
     async def _connected(self) -> Connections:
         if self._connections is None:
             if self._process not in (0, os.getpid()) and not self._survives_fork:
-                raise WrongLoopError("this tracker's client is the parent process's: make both in the child")
+                raise WrongLoopError(f"the client of {self._what} is the parent process's: make both in the child")
             self._connections = self._connect()
             self._process = os.getpid()
             await self._connections.open()
@@ -276,3 +279,8 @@ class Store:
         self._on_move()
         if self.outage is not None or self.backlog:
             self.flush_soon()
+
+
+def _is_proof(operation: Operation, reply: Reply) -> bool:
+    """Whether an operation has done all that it may have to do: a slot that is taken is only read."""
+    return not isinstance(reply, Unavailable) and (operation is not Operation.RESERVE or reply[0] == FREE)

@@ -93,7 +93,19 @@ class SharedCooldownTracker:
             WrongLoopError: The tracker is in use on another loop.
         """
         self._clock.now()
-        await self._store.ping()
+        token = secrets.token_hex(12)
+        failure = await self._store.ping(
+            token,
+            (Operation.RESERVE, token, 1_000),
+            (Operation.RELEASE, token),
+            (Operation.RESERVE, token, 1_000),
+            (Operation.START, token, 50),
+            (Operation.OBSERVE, token, 100),
+            (Operation.START, token, 150),
+            (Operation.READ,),
+        )
+        if failure is not None:
+            raise unavailable(failure.reason)
 
     async def acquire(self, session_id: str, channel: str, *, lease: float, max_wait: float = 0.0) -> Reservation:
         """Reserve the pair's slot, waiting up to ``max_wait`` seconds for its turn.

@@ -9,6 +9,7 @@
     ├── WrongLoopError                   the client belongs to another event loop
     ├── CooldownError                    .retry_after .available_at .session_id .channel
     ├── CooldownUnavailableError         the shared windows are unavailable; nothing was sent
+    ├── LimitsUnavailableError           the shared limits are unavailable; nothing was sent
     ├── TransportError                   provably nothing reached the service
     ├── OutcomeUnknownError              it may have been done: .safe_after
     ├── UnreadableResponseError          accepted, but the answer is not the documented shape
@@ -199,6 +200,14 @@ class CooldownError(KodmobiError):
 
 class CooldownUnavailableError(KodmobiError):
     """The server of the shared cooldowns is unavailable, and nothing is sent without it. Nothing was sent."""
+
+    @property
+    def _may_pass(self) -> bool:
+        return True
+
+
+class LimitsUnavailableError(KodmobiError):
+    """The server of the account's shared limits is unavailable, and nothing is sent without it. Nothing was sent."""
 
     @property
     def _may_pass(self) -> bool:

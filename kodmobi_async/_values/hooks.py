@@ -5,8 +5,9 @@ nothing. A client without hooks builds no records.
 
 The records of a call are, in this order: `CallStarted`; `AttemptFinished` for each request, and `RetryScheduled` before
 each further one; `CooldownHit` where the call ends by, or waits for, a channel's cooldown; `CallFinished` in the end.
-`GateClosed` follows the response that closed the gate. `TrackerDegraded` comes once the slot is settled. For ``send``,
-the first and the last are a `SendStarted` and a `SendFinished`.
+`GateClosed` follows the response that closed the gate. `LimitsDegraded` comes before the request that it is about,
+`TrackerDegraded` once the slot is settled. For ``send``, the first and the last are a `SendStarted` and a
+`SendFinished`.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class RetryScheduled(CallRecord):
 
 @attrs.frozen(slots=False)
 class GateClosed(CallRecord):
-    """The service limits the account; the whole client holds back.
+    """The service limits the account; the whole client holds back, and all that share its limits, which emit nothing.
 
     Attributes:
         seconds: For how long.
@@ -146,6 +147,17 @@ class GateClosed(CallRecord):
 @attrs.frozen(slots=False)
 class TrackerDegraded(CallRecord):
     """The shared cooldowns were unavailable: for this call, only this process's own windows counted.
+
+    Attributes:
+        reason: A few words on why.
+    """
+
+    reason: str
+
+
+@attrs.frozen(slots=False)
+class LimitsDegraded(CallRecord):
+    """The shared limits of the account were unavailable: for this request, this process kept its own share.
 
     Attributes:
         reason: A few words on why.
@@ -194,6 +206,7 @@ Record: TypeAlias = (
     | RetryScheduled
     | GateClosed
     | TrackerDegraded
+    | LimitsDegraded
     | CallFinished
     | SendFinished
 )

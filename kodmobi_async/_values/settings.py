@@ -12,6 +12,7 @@ import attrs
 
 from kodmobi_async._values.assumptions import WINDOW
 from kodmobi_async._values.errors import ConfigurationError
+from kodmobi_async._values.shared_limits import SharedLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +55,14 @@ def _rate(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None
 def _flag(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not isinstance(value, bool):
         raise ConfigurationError(f"{type(instance).__name__}.{attribute.name} takes True or False")
+
+
+def _shared(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    is_one = not isinstance(value, type) and callable(getattr(value, "acquire", None))
+    if value is not None and not is_one:
+        raise ConfigurationError(
+            f"{type(instance).__name__}.{attribute.name} takes a RedisLimits, or another SharedLimits"
+        )
 
 
 def check_count(name: str, value: int) -> int:
@@ -141,6 +150,9 @@ class Limits:
             than the minutes between the codes of a quiet service, and shorter than routers remember a connection. A
             borrowed session brings its own.
         rate: Requests a second, spaced evenly; ``None`` = as fast as they come.
+        shared: With whom the account's limits are shared: a `kodmobi_async.redis.RedisLimits`, for all processes with
+            one server. The rate is then that of all together, and the service's word that the account is limited holds
+            all of them back. ``None`` = this client alone.
         window: Seconds for which the service blocks a channel after a send: 60, by its documentation. Tell the client
             where an emulator has been given another number.
 
@@ -151,6 +163,7 @@ class Limits:
     connections: int = attrs.field(default=100, validator=_positive_count)
     keepalive: float = attrs.field(default=120.0, validator=_seconds(zero=True))
     rate: float | None = attrs.field(default=None, validator=_rate)
+    shared: SharedLimits | None = attrs.field(default=None, validator=_shared, kw_only=True)
     window: float = attrs.field(default=WINDOW, validator=_seconds())
 
 

@@ -10,7 +10,8 @@
 | `ChannelUnavailableError` | 409 | not over this channel; another one may do |
 | `UnreadableResponseError` | 202 | the code is on its way, and that is all that is known |
 | `OutcomeUnknownError` | 504 | the outcome is unknown; ``Retry-After`` says when a new send is safe |
-| `TransportError`, `CooldownUnavailableError`, `ClientClosedError`, `BalanceError` | 503 | not now, whoever asks |
+| `TransportError`, `CooldownUnavailableError`, `LimitsUnavailableError` | 503 | not now, whoever asks |
+| `ClientClosedError`, `BalanceError` | 503 | likewise |
 | `SendInterruptedError`, `BulkStoppedError` | 503 | a run of many sends was ended |
 | `ServerError`, other `ResponseError` | 502 | the service behind this one is in trouble |
 | `AuthenticationError`, `ConfigurationError`, `WrongLoopError` | 500 | this service is set up wrong |
@@ -39,6 +40,7 @@ from kodmobi_async._values.errors import (
     CooldownUnavailableError,
     InvalidRequestError,
     KodmobiError,
+    LimitsUnavailableError,
     NotFoundError,
     OutcomeUnknownError,
     RateLimitedError,
@@ -68,6 +70,7 @@ STATUSES: Final[dict[type[KodmobiError], int]] = {
     OutcomeUnknownError: 504,
     TransportError: 503,
     CooldownUnavailableError: 503,
+    LimitsUnavailableError: 503,
     ClientClosedError: 503,
     BalanceError: 503,
     SendInterruptedError: 503,

@@ -28,6 +28,7 @@ from kodmobi_async._values.hooks import (
     CallStarted,
     CooldownHit,
     GateClosed,
+    LimitsDegraded,
     TrackerDegraded,
 )
 
@@ -157,6 +158,14 @@ DEGRADED_WINDOWS: Final = Instrument(
     "Windows that were kept by this process alone, as the shared ones were unavailable.",
     ("kodmobi.call",),
 )
+DEGRADED_LIMITS: Final = Instrument(
+    "kodmobi.client.degraded_limits",
+    "kodmobi_client_degraded_limits_total",
+    Kind.COUNTER,
+    "{request}",
+    "Requests that this process's share of the rate has admitted, as the shared limits were unavailable.",
+    ("kodmobi.call",),
+)
 INSTRUMENTS: Final = (
     REQUEST_DURATION,
     CALLS,
@@ -165,6 +174,7 @@ INSTRUMENTS: Final = (
     COOLDOWN_HITS,
     GATE_CLOSURES,
     DEGRADED_WINDOWS,
+    DEGRADED_LIMITS,
 )
 
 
@@ -184,6 +194,7 @@ class Metrics:
         self._cooldown_hits = measures[COOLDOWN_HITS]
         self._gate_closures = measures[GATE_CLOSURES]
         self._degraded_windows = measures[DEGRADED_WINDOWS]
+        self._degraded_limits = measures[DEGRADED_LIMITS]
         self._in_flight: dict[int, tuple[str, str, int]] = {}
 
     def __call__(self, record: Record, /) -> None:
@@ -211,6 +222,8 @@ class Metrics:
             self._gate_closures(1, ())
         elif isinstance(record, TrackerDegraded):
             self._degraded_windows(1, (record.kind,))
+        elif isinstance(record, LimitsDegraded):
+            self._degraded_limits(1, (record.kind,))
 
     def _measure_request(self, record: AttemptFinished, target: tuple[str, str, int]) -> None:
         status = record.status

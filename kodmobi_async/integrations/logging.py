@@ -19,6 +19,7 @@ from kodmobi_async._values.hooks import (
     CallStarted,
     CooldownHit,
     GateClosed,
+    LimitsDegraded,
     RetryScheduled,
     TrackerDegraded,
 )
@@ -68,8 +69,14 @@ def _over(channel: str | None) -> str:
     return f" over {channel}" if channel else ""
 
 
-def _describe(
-    record: CallStarted | CooldownHit | AttemptFinished | RetryScheduled | TrackerDegraded | CallFinished,
+def _describe(  # noqa: PLR0911 one for each kind
+    record: CallStarted
+    | CooldownHit
+    | AttemptFinished
+    | RetryScheduled
+    | TrackerDegraded
+    | LimitsDegraded
+    | CallFinished,
 ) -> str:
     match record:
         case CallStarted():
@@ -83,6 +90,8 @@ def _describe(
             return f"again in {seconds:.3f} s: {reason}"
         case TrackerDegraded(reason=reason):
             return f"by this process's own windows alone: the shared ones are unavailable ({reason})"
+        case LimitsDegraded(reason=reason):
+            return f"by this process's own share of the rate: the shared limits are unavailable ({reason})"
         case _:
             error = record.error
             end = "done" if error is None else "cancelled" if record.cancelled else type(error).__name__

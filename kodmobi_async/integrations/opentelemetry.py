@@ -53,6 +53,7 @@ from kodmobi_async._values.hooks import (
     CallStarted,
     CooldownHit,
     GateClosed,
+    LimitsDegraded,
     RetryScheduled,
     TrackerDegraded,
 )
@@ -140,7 +141,8 @@ class OpenTelemetryHook:
 
 
 def _annotate(
-    call: _CallSpan, record: CooldownHit | AttemptFinished | RetryScheduled | GateClosed | TrackerDegraded
+    call: _CallSpan,
+    record: CooldownHit | AttemptFinished | RetryScheduled | GateClosed | TrackerDegraded | LimitsDegraded,
 ) -> None:
     attributes: dict[str, AttributeValue]
     match record:
@@ -162,6 +164,8 @@ def _annotate(
             call.span.add_event("kodmobi.gate_closed", {"kodmobi.seconds": record.seconds})
         case TrackerDegraded():
             call.span.add_event("kodmobi.tracker_degraded", {"kodmobi.reason": record.reason})
+        case LimitsDegraded():
+            call.span.add_event("kodmobi.limits_degraded", {"kodmobi.reason": record.reason})
         case _:
             attributes = {"kodmobi.retry_after": record.retry_after, "kodmobi.by_service": record.by_service}
             call.span.add_event("kodmobi.cooldown_hit", attributes)

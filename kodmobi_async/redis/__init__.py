@@ -1,4 +1,4 @@
-"""One window for every process and machine, kept by Redis 7 or Valkey 7.2, or later (extra ``redis``).
+"""One window, and one rate, for every process and machine, kept by Redis 7 or Valkey 7.2, or later (extra ``redis``).
 
 async with RedisCooldownTracker("redis://localhost") as cooldowns, KodmobiClient(cooldowns=cooldowns) as client:
     await client.send(session_id, "sms")
@@ -6,6 +6,7 @@ async with RedisCooldownTracker("redis://localhost") as cooldowns, KodmobiClient
 
 from __future__ import annotations
 
+from kodmobi_async.redis._limits import RedisLimits
 from kodmobi_async.redis._tracker import RedisCooldownTracker
 
-__all__ = ("RedisCooldownTracker",)
+__all__ = ("RedisCooldownTracker", "RedisLimits")

@@ -18,11 +18,20 @@ class Connections(LoopBound):
     Args:
         backend: Where they lead.
         timeout: Seconds for a command, all attempts included.
+        what: What the server keeps, for the log.
+        evictable: What of it gets lost if the server evicts keys.
     """
 
-    def __init__(self, backend: Backend, *, timeout: float) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        timeout: float,
+        what: str = "the shared cooldowns",
+        evictable: str = "open windows",
+    ) -> None:
         self._backend = backend
-        self.pipeline = Pipeline(backend, timeout=timeout)
+        self.pipeline = Pipeline(backend, timeout=timeout, what=what, evictable=evictable)
         self.subscription = Subscription(backend, timeout=timeout)
         super().__init__()
 

@@ -30,7 +30,7 @@ _TIMEOUT_STEPS: Final = 10
 
 
 class ClosedError(Exception):
-    """The tracker was closed before the server replied."""
+    """The connections were closed before the server replied."""
 
 
 def unavailable_because_of(error: BaseException) -> Unavailable:
@@ -76,6 +76,8 @@ class Pipeline:
     Args:
         backend: Where they run.
         timeout: Seconds until every command has its reply, all attempts included.
+        what: What the server keeps, for the log.
+        evictable: What of it gets lost if the server evicts keys.
     """
 
     MAX_CONCURRENT_BATCHES: Final = MAX_BATCHES
@@ -87,13 +89,22 @@ class Pipeline:
     MAX_ATTEMPTS: Final = 2
     """Batches that a command goes into, at most: a lost reply is requested once more."""
 
-    def __init__(self, backend: Backend, *, timeout: float) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        timeout: float,
+        what: str = "the shared cooldowns",
+        evictable: str = "open windows",
+    ) -> None:
         self._backend = backend
         self._batch_timeout = 0.9 * timeout / self.MAX_ATTEMPTS
         self._queue: list[_Command] = []
         self._is_scheduled = False
         self._batches: set[asyncio.Task[None]] = set()
         self._policy_is_known = False
+        self._what = what
+        self._evictable = evictable
 
     def execute(self, operation: Operation, key: str, *arguments: str | int) -> asyncio.Future[Reply]:
         """Run an operation's script, and return its future reply; a cancellation may come too late to stop it."""
@@ -152,7 +163,7 @@ class Pipeline:
         else:
             replies, policies = await self._backend.execute_and_inspect(batch)
             self._policy_is_known = True
-            _warn_of_eviction(policies)
+            self._warn_of_eviction(policies)
         # A server that was restarted or replaced does not know the scripts.
         unknown = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:
@@ -160,6 +171,16 @@ class Pipeline:
             for number, reply in zip(unknown, repeated, strict=True):
                 replies[number] = reply
         return replies
+
+    def _warn_of_eviction(self, policies: set[str]) -> None:
+        for policy in sorted(policies - {_SAFE_POLICY}):
+            _log.warning(
+                "the server of %s has maxmemory-policy %s: it may evict %s when its memory is full. Set it to %s",
+                self._what,
+                policy,
+                self._evictable,
+                _SAFE_POLICY,
+            )
 
 
 class _SteppedTimeout:
@@ -193,13 +214,3 @@ class _SteppedTimeout:
             self._timer = self._loop.call_later(self._step, self._on_step, left - 1)
         else:
             self._scope.reschedule(self._loop.time())
-
-
-def _warn_of_eviction(policies: set[str]) -> None:
-    for policy in sorted(policies - {_SAFE_POLICY}):
-        _log.warning(
-            "the server of the shared cooldowns has maxmemory-policy %s: it may evict open windows when its memory is"
-            " full. Set it to %s",
-            policy,
-            _SAFE_POLICY,
-        )

@@ -4,7 +4,8 @@ A pair has one key. Its value is the token of the reservation that holds it, or 
 expiry is the end of the lease, or of the window. Every script touches that one key, so that a cluster can run it, and
 decides by the server's clock. It publishes a change of the slot on the channel that has the key's name.
 
-A reply is one integer, which is the cheapest to parse: a state, and four times another number.
+A reply is one integer, which is the cheapest to parse: a state, and four times another number. What needs more numbers
+replies with a list. `_limit_scripts` has the scripts for the limits of an account.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final
 import attrs
 
 from kodmobi_async._shared.operations import Operation
+from kodmobi_async.redis import _limit_scripts as limits
 
 
 def _encoded(text: str) -> bytes:
@@ -38,9 +40,9 @@ class Script:
     )
 
 
-def unpacked(reply: int) -> tuple[int, int]:
-    """Return the state that a script replies, and the other number."""
-    return reply & 3, reply >> 2
+def unpacked(reply: int | list[int]) -> tuple[int, ...]:
+    """Return the state that a script replies and the other number, or the numbers of its list."""
+    return (reply & 3, reply >> 2) if isinstance(reply, int) else tuple(reply)
 
 
 _RESERVE: Final = Script("""
@@ -119,5 +121,9 @@ SCRIPTS: Final = {
     Operation.RELEASE: _RELEASE,
     Operation.OBSERVE: _OBSERVE,
     Operation.READ: _READ,
+    Operation.TURN: Script(limits.TURN),
+    Operation.GIVE_BACK: Script(limits.GIVE_BACK),
+    Operation.CLOSE: Script(limits.CLOSE),
+    Operation.PRESENT: Script(limits.PRESENT),
 }
 """What each operation runs; `Operation` says what it replies."""

@@ -1,7 +1,7 @@
-"""A subscription to the slots that this process waits for, so that it need not poll the server.
+"""A subscription to what this process waits for or relies on, so that it need not poll the server.
 
-The scripts publish each change of a slot on the channel of its key. One connection listens for all waiters of the
-process. A message says only that something changed: whoever receives it looks again.
+The scripts publish each change of a slot, and each closure of an account, on the channel of its key. One connection
+listens for the whole process. A message says only that something changed: whoever receives it looks again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from redis.exceptions import RedisError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from kodmobi_async.redis._backend import Backend
 
@@ -31,15 +31,23 @@ class Listener:
         is_active: Whether changes are received. If not, poll instead.
         confirmed: Set when it is known whether changes are received.
         changed: Set when the slot changed, or may have changed.
+        on_change: Called then, and when changes begin to be received.
     """
 
-    __slots__ = ("changed", "confirmed", "is_active", "users")
+    __slots__ = ("changed", "confirmed", "is_active", "on_change", "users")
 
     def __init__(self) -> None:
         self.confirmed = asyncio.Event()
         self.changed = asyncio.Event()
         self.is_active = False
+        self.on_change: Callable[[], None] | None = None
         self.users = 0
+
+    def notify(self) -> None:
+        """Note a change."""
+        self.changed.set()
+        if self.on_change is not None:
+            self.on_change()
 
     async def wait(self, longest: float) -> None:
         """Wait until the slot may have changed, or it is time to look, for up to ``longest`` seconds."""
@@ -72,11 +80,7 @@ class Subscription:
         listener = self._listeners.setdefault(key, Listener())
         listener.users += 1
         try:
-            if self._reader is None:
-                listener.confirmed.clear()
-                self._reader = asyncio.create_task(self._read())
-            elif self._connection is not None and not listener.is_active:
-                await self._send("SUBSCRIBE", key)
+            await self._activate(key, listener)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._timeout):
                     await listener.confirmed.wait()
@@ -88,16 +92,35 @@ class Subscription:
                 if self._connection is not None:
                     await self._send("UNSUBSCRIBE", key)
 
+    async def watch(self, key: str, on_change: Callable[[], None]) -> Listener:
+        """Have a function called whenever the key may have changed, and when changes begin or cease to be received.
+
+        This does not wait until they are. Whoever calls it again, with a listener that is not active, tries again.
+        """
+        listener = self._listeners.setdefault(key, Listener())
+        listener.users = 1  # until the connection is closed
+        listener.on_change = on_change
+        await self._activate(key, listener)
+        return listener
+
     def notify(self, key: str) -> None:
         """Wake the listener of the key's slot, if there is one."""
         if key in self._listeners:
-            self._listeners[key].changed.set()
+            self._listeners[key].notify()
 
     async def aclose(self) -> None:
         """Close the connection."""
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.wait([self._reader])
+
+    async def _activate(self, key: str, listener: Listener) -> None:
+        """See that the server is asked for the key's changes."""
+        if self._reader is None:
+            listener.confirmed.clear()
+            self._reader = asyncio.create_task(self._read())
+        elif self._connection is not None and not listener.is_active:
+            await self._send("SUBSCRIBE", key)
 
     async def _send(self, command: str, key: str) -> None:
         # The reader notices a connection that fails.
@@ -122,7 +145,7 @@ class Subscription:
             for listener in self._listeners.values():
                 listener.is_active = False
                 listener.confirmed.set()
-                listener.changed.set()
+                listener.notify()
 
     async def _receive(self, connection: Any) -> None:
         # However long it takes, and whatever the client's protocol and decoding.
@@ -131,7 +154,9 @@ class Subscription:
         if listener is None:
             return  # its last user has left
         if kind == b"message":
-            listener.changed.set()
+            listener.notify()
         elif kind == b"subscribe":
             listener.is_active = True
             listener.confirmed.set()
+            if listener.on_change is not None:
+                listener.on_change()  # before this, changes were not received

@@ -24,6 +24,7 @@ from kodmobi_async._values.errors import (
     CooldownError,
     CooldownUnavailableError,
     KodmobiError,
+    LimitsUnavailableError,
     Outcome,
     RateLimitedError,
     ResponseError,
@@ -168,6 +169,6 @@ def pause_after(error: KodmobiError | None, tries: int) -> float | None:
             return None
         if error.retry_after is not None:
             return error.retry_after
-    elif not isinstance(error, (TransportError, CooldownUnavailableError)):
+    elif not isinstance(error, (TransportError, CooldownUnavailableError, LimitsUnavailableError)):
         return None
     return random.uniform(0, min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**tries))  # noqa: S311 no secret
