@@ -1,6 +1,6 @@
 """Where commands run: on one server, or on a cluster.
 
-Arguments are bytes and numbers, and replies are numbers, so that the client's encoding does not matter. Names of
+Arguments are bytes and numbers, and replies are not decoded, so that the client's encoding does not matter. Names of
 commands are strings, which the library always encodes as ASCII.
 """
 
@@ -41,6 +41,9 @@ class Backend(Protocol):
     max_batches: int
     """Batches that it has connections for."""
 
+    is_one_server: bool
+    """Whether a script may use any keys together."""
+
     async def execute(self, commands: Sequence[Command]) -> list[Any]:
         """Run commands in one round trip, and return their replies; errors of the server's are replies."""
         ...
@@ -66,6 +69,8 @@ class ServerBackend:
         owned: What to close.
     """
 
+    is_one_server = True
+
     def __init__(self, client: Redis, *owned: Any) -> None:
         self._client = client
         self._owned = owned
@@ -87,7 +92,7 @@ class ServerBackend:
     def _pipeline(self, commands: Sequence[Command]) -> Pipeline:
         pipeline = self._client.pipeline(transaction=False)
         for command in commands:
-            pipeline.execute_command(*command)  # pyright: ignore[reportUnknownMemberType] half typed
+            pipeline.execute_command(*command, NEVER_DECODE=True)  # pyright: ignore[reportUnknownMemberType] half typed
         return pipeline
 
     @contextlib.asynccontextmanager
@@ -152,6 +157,8 @@ class ClusterBackend:
         client: Its connections are used.
         owned: What to close.
     """
+
+    is_one_server = False
 
     def __init__(self, client: RedisCluster, *owned: Any) -> None:
         self._client = client

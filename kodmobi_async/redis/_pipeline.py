@@ -1,8 +1,9 @@
 """Scripts in batches: a few connections and a few round trips for any number of callers.
 
-The commands of one turn of the event loop form a batch, which is one round trip. A batch has a timeout, whatever the
-network does. When it fails, its connection is closed, and its commands go into another batch, once. A reply is never an
-exception: an error of the server or of the network is an `Unavailable`.
+The commands of one turn of the event loop form a batch, which is one round trip; while one is under way, the next ones
+gather for some milliseconds. On one server, a batch is one script that runs all of theirs. A batch has a timeout,
+whatever the network does. When it fails, its connection is closed, and its commands go into another batch, once. A
+reply is never an exception: an error of the server or of the network is an `Unavailable`.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from redis.exceptions import NoScriptError
 
 from kodmobi_async._shared.operations import Operation, Reply, Unavailable
 from kodmobi_async.redis._backend import MAX_BATCHES, UNREACHABLE
-from kodmobi_async.redis._scripts import SCRIPTS, unpacked
+from kodmobi_async.redis._scripts import SCRIPTS, Call, unpacked, unpacked_many
 from kodmobi_async.redis._setup import wrong_setup
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
-    from kodmobi_async.redis._backend import Backend, Command
+    from kodmobi_async.redis._backend import Backend
     from kodmobi_async.redis._scripts import Script
 
 _log: Final = logging.getLogger("kodmobi_async")
@@ -52,18 +54,6 @@ class _Command:
         self.reply = reply
         self.attempts = 0
 
-    def by_digest(self) -> Command:
-        """Return the command for a server that knows the script."""
-        return ("EVALSHA", self.script.digest, *self._operands())
-
-    def by_text(self) -> Command:
-        """Return the command for a server that does not know the script."""
-        return ("EVAL", self.script.text, *self._operands())
-
-    def _operands(self) -> Command:
-        arguments = (each if isinstance(each, int) else each.encode() for each in self.arguments)
-        return (1, self.key.encode(), *arguments)
-
     def finish(self, reply: Any) -> None:
         """Set the reply, unless the caller was cancelled."""
         if not self.reply.done():
@@ -86,6 +76,12 @@ class Pipeline:
     MAX_BATCH_SIZE: Final = 256
     """Commands in a batch."""
 
+    WORTH_A_BATCH: Final = 64
+    """Commands that do not wait for the batch that is under way."""
+
+    LONGEST_GATHERING: Final = 0.003
+    """Seconds for which fewer wait for it: a reply that is lost holds nobody up."""
+
     MAX_ATTEMPTS: Final = 2
     """Batches that a command goes into, at most: a lost reply is requested once more."""
 
@@ -102,6 +98,8 @@ class Pipeline:
         self._queue: list[_Command] = []
         self._is_scheduled = False
         self._batches: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_late = False
         self._policy_is_known = False
         self._what = what
         self._evictable = evictable
@@ -114,6 +112,8 @@ class Pipeline:
 
     async def aclose(self) -> None:
         """Cancel all batches."""
+        if self._timer is not None:
+            self._timer.cancel()
         for batch in self._batches:
             batch.cancel()
         if self._batches:
@@ -128,12 +128,26 @@ class Pipeline:
     def _start_batches(self) -> None:
         self._is_scheduled = False
         while self._queue and len(self._batches) < self._backend.max_batches:
+            if self._batches and not self._is_late and len(self._queue) < self.WORTH_A_BATCH:
+                self._gather()
+                return
+            self._is_late = False
             first, self._queue = self._queue[: self.MAX_BATCH_SIZE], self._queue[self.MAX_BATCH_SIZE :]
             commands = [command for command in first if not command.reply.done()]
             if commands:
                 batch = asyncio.create_task(self._run(commands))
                 self._batches.add(batch)
                 batch.add_done_callback(self._on_batch_done)
+
+    def _gather(self) -> None:
+        """Let commands wait for the batch that is under way, so that more of them go together; but not for long."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self.LONGEST_GATHERING, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._is_late = bool(self._queue)
+        self._start_batches()
 
     def _on_batch_done(self, batch: asyncio.Task[None]) -> None:
         self._batches.discard(batch)
@@ -157,7 +171,15 @@ class Pipeline:
                     command.finish(reply)
 
     async def _send(self, commands: list[_Command]) -> list[Any]:
-        batch = [command.by_digest() for command in commands]
+        steps = [(command.script, command.key, command.arguments) for command in commands]
+        together = Call.of_many(steps) if self._backend.is_one_server and len(steps) > 1 else None
+        if together is None:
+            return await self._call([Call.of_one(*step) for step in steps])
+        (reply,) = await self._call([together])
+        return unpacked_many(reply, len(steps))
+
+    async def _call(self, calls: Sequence[Call]) -> list[Any]:
+        batch = [call.by_digest() for call in calls]
         if self._policy_is_known:
             replies = await self._backend.execute(batch)
         else:
@@ -167,7 +189,7 @@ class Pipeline:
         # A server that was restarted or replaced does not know the scripts.
         unknown = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:
-            repeated = await self._backend.execute([commands[number].by_text() for number in unknown])
+            repeated = await self._backend.execute([calls[number].by_text() for number in unknown])
             for number, reply in zip(unknown, repeated, strict=True):
                 replies[number] = reply
         return replies

@@ -11,12 +11,15 @@ replies with a list. `_limit_scripts` has the scripts for the limits of an accou
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from kodmobi_async._shared.operations import Operation
 from kodmobi_async.redis import _limit_scripts as limits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 
 def _encoded(text: str) -> bytes:
@@ -43,6 +46,14 @@ class Script:
 def unpacked(reply: int | list[int]) -> tuple[int, ...]:
     """Return the state that a script replies and the other number, or the numbers of its list."""
     return (reply & 3, reply >> 2) if isinstance(reply, int) else tuple(reply)
+
+
+def unpacked_many(reply: Any, count: int) -> list[Any]:
+    """Return what some scripts reply that ran together: numbers, or the server's errors."""
+    if isinstance(reply, bytes):
+        return list(map(int, reply.split()))
+    replies: list[Any] = reply if isinstance(reply, list) else [reply] * count
+    return replies
 
 
 _RESERVE: Final = Script("""
@@ -127,3 +138,65 @@ SCRIPTS: Final = {
     Operation.PRESENT: Script(limits.PRESENT),
 }
 """What each operation runs; `Operation` says what it replies."""
+
+_STEPS: Final = {
+    SCRIPTS[operation]: operation.name
+    for operation in (Operation.RESERVE, Operation.START, Operation.RELEASE, Operation.OBSERVE, Operation.READ)
+}
+
+_TOGETHER: Final = Script(
+    "local steps = {}\n"
+    + "".join(f"steps.{name} = function(KEYS, ARGV)\n{script.text.decode()}end\n" for script, name in _STEPS.items())
+    + """
+local replies, number, all = {}, 0, true
+for name, first, second in string.gmatch(ARGV[1], '(%S+) (%S*) (%S*)\\n') do
+  number = number + 1
+  local done, reply = pcall(steps[name], {KEYS[number]}, {first, second})
+  all = all and done
+  replies[number] = done and reply or type(reply) == 'table' and reply or {err = tostring(reply)}
+end
+return all and table.concat(replies, ' ') or replies
+"""
+)
+
+
+@attrs.frozen
+class Call:
+    """A script to run with a key, or some scripts with a key each, in this order: a server parses and replies once.
+
+    Attributes:
+        script: The script.
+        operands: What the server is told besides.
+    """
+
+    script: Script
+    operands: tuple[bytes | int, ...]
+
+    @classmethod
+    def of_one(cls, script: Script, key: str, arguments: Iterable[str | int]) -> Call:
+        """Return the call of one script."""
+        return cls(script, (1, key.encode(), *map(_operand, arguments)))
+
+    @classmethod
+    def of_many(cls, steps: Sequence[tuple[Script, str, tuple[str | int, ...]]]) -> Call | None:
+        """Return the call of several scripts, which `unpacked_many` takes; ``None`` if they cannot go together."""
+        lines: list[str] = []
+        for script, _, arguments in steps:
+            name = _STEPS.get(script)
+            if name is None:
+                return None
+            first, second = (*arguments, "", "")[:2]
+            lines.append(f"{name} {first} {second}\n")
+        return cls(_TOGETHER, (len(steps), *(key.encode() for _, key, _ in steps), "".join(lines).encode()))
+
+    def by_digest(self) -> tuple[bytes | str | int, ...]:
+        """Return the command for a server that knows the script."""
+        return ("EVALSHA", self.script.digest, *self.operands)
+
+    def by_text(self) -> tuple[bytes | str | int, ...]:
+        """Return the command for a server that does not know the script."""
+        return ("EVAL", self.script.text, *self.operands)
+
+
+def _operand(value: str | int) -> bytes:
+    return str(value).encode()

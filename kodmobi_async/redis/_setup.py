@@ -10,6 +10,7 @@ from redis.exceptions import (
     AuthenticationError,
     AuthenticationWrongNumberOfArgsError,
     AuthorizationError,
+    ClusterCrossSlotError,
     InvalidResponse,
     NoPermissionError,
     ReadOnlyError,
@@ -45,7 +46,7 @@ _SERVICE: Final = WrongSetup("no Sentinel knows the service: check its name")
 _OPTIONS: Final = WrongSetup("the options of the client do not work together, or the client belongs to a closed loop")
 
 _BY_CLASS: Final[tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], WrongSetup], ...]] = (
-    (AskError, _CLUSTER),  # MovedError is one of them
+    ((AskError, ClusterCrossSlotError), _CLUSTER),  # MovedError is one of the first
     ((AuthenticationError, AuthorizationError, AuthenticationWrongNumberOfArgsError), _CREDENTIALS),
     (NoPermissionError, _RIGHTS),
     (ReadOnlyError, _REPLICA),
