@@ -504,34 +504,34 @@ async def test_a_process_that_is_its_own_queue_says_that_nothing_was_sent(emulat
 
 @given(
     outstanding=st.integers(1, 100_000),
-    took=st.lists(st.tuples(st.integers(1, 2_000), st.floats(0.0, 1_000.0))),
+    counts=st.lists(st.tuples(st.integers(0, 5_000), st.floats(0.0, 10.0))),
     workers=st.integers(0, 500),
     left=st.none() | st.integers(1, 1_000_000),
 )
 def test_a_batch_is_never_empty_and_never_more_than_may_be_out(
-    outstanding: int, took: list[tuple[int, float]], workers: int, left: int | None
+    outstanding: int, counts: list[tuple[int, float]], workers: int, left: int | None
 ) -> None:
     sizes = BatchSize(outstanding)
-    for rows, seconds in took:
-        sizes.took(rows, seconds)
+    time = 0.0
+    for outcomes, seconds in counts:
+        time += seconds
+        sizes.count(outcomes, workers, time)
     assert 1 <= sizes.next(workers, left) <= min(max(1, outstanding), BatchSize.LARGEST)
 
 
-def test_batches_grow_to_what_a_worker_does_in_a_second() -> None:
+def counted(rate: float, workers: int) -> BatchSize:
     sizes = BatchSize(100_000)
-    for _ in range(20):
-        rows = sizes.next(1, None)
-        sizes.took(rows, rows / 700)
-    assert sizes.next(1, None) == pytest.approx(700, rel=0.01)
-    for _ in range(20):
-        rows = sizes.next(1, None)
-        sizes.took(rows, rows / 50)
-    assert sizes.next(1, None) == pytest.approx(50, rel=0.05)
+    for tenth in range(100):
+        sizes.count(round(rate / 10), workers, tenth / 10)
+    return sizes
+
+
+@pytest.mark.parametrize(("rate", "workers", "rows"), [(700, 1, 700), (700, 2, 350), (1_000_000, 1, 2_000), (10, 5, 8)])
+def test_batches_become_what_a_worker_does_in_a_second(rate: int, workers: int, rows: int) -> None:
+    assert counted(rate, workers).next(workers, None) == pytest.approx(rows, rel=0.01)
 
 
 def test_the_last_rows_are_spread_over_all_workers() -> None:
-    sizes = BatchSize(100_000)
-    for _ in range(20):
-        sizes.took(1_000, 1.0)
+    sizes = counted(4_000, 4)
     assert sizes.next(4, 400) == 50
     assert sizes.next(4, 10) == BatchSize.SMALLEST

@@ -47,15 +47,13 @@ _REPORTS: Final = 100
 class _Batch:
     """A batch that is out, or is being gathered."""
 
-    __slots__ = ("batch_id", "began", "failures", "handed_over", "heard", "requeue_at", "rows", "size")
+    __slots__ = ("batch_id", "failures", "handed_over", "heard", "requeue_at", "rows", "size")
 
     def __init__(self) -> None:
         self.batch_id = secrets.token_hex(8)
         self.rows: dict[int, tuple[Row, SendRequest]] = {}
         self.size = 0
         self.handed_over = self.requeue_at = math.inf
-        self.began: float | None = None
-        """When a worker was first heard; ``None`` once that has been made use of."""
         self.heard = math.inf
         """When a worker was last heard; ``inf`` = none has taken it."""
         self.failures = 0
@@ -182,7 +180,6 @@ class BatchFeed:
         """Hand a batch over that is being gathered, unless it has been."""
         if batch is self._gathered and batch.rows:
             self._gathered = _Batch()
-            batch.size = len(batch.rows)
             batch.handed_over = asyncio.get_running_loop().time()
             self._batches[batch.batch_id] = batch
             self._queue.put_nowait(batch)
@@ -195,7 +192,7 @@ class BatchFeed:
 
     async def _hand_over(self, batch: _Batch) -> None:
         loop = asyncio.get_running_loop()
-        batch.began, batch.heard, batch.requeue_at = None, math.inf, loop.time() + self._requeue_after
+        batch.heard, batch.requeue_at = math.inf, loop.time() + self._requeue_after
         rows = tuple(row for row, _ in batch.rows.values())
         message = Batch(self._results, batch.batch_id, rows, self._task_id is not None)
         try:
@@ -234,19 +231,15 @@ class BatchFeed:
         found = 0
         if batch is not None:
             batch.heard = now
-            if batch.began is None:
-                batch.began = now
             for index, plain in report.outcomes:
                 entry = batch.rows.pop(index, None)
                 if entry is not None:
                     found += 1
                     self._finish_row(*entry, plain)
-            if batch.size and len(batch.rows) <= batch.size // 2:
-                self._sizes.took(batch.size - len(batch.rows), now - batch.began)
-                batch.size = 0  # the other half may wait
             if not batch.rows:
                 del self._batches[report.batch_id]
         self._note_worker(report, found, now)
+        self._sizes.count(found, len(self._workers), now)
 
     def _note_worker(self, report: Report, found: int, now: float) -> None:
         known = self._workers.get(report.worker)

@@ -78,6 +78,7 @@ class BatchRun:
         self._left = {row.index: row for row in self._batch.rows}
         self._begun: set[int] = set()
         self._releases: dict[int, Awaitable[None]] = {}
+        self._untried = set(self._left)
         self._reports = Reports(worker, self._store, self._batch)
 
     async def work(self, context: Context) -> None:
@@ -106,16 +107,18 @@ class BatchRun:
             BulkStoppedError: Something is wrong with the account.
         """
         worker = self._worker
+        await worker.wait_for_room()
         run = Run(
             self._batch.rows,
             self._send,
             remaining=self._remaining,
             later=_RetryLater(worker, self._release),
-            concurrency=worker.concurrency,
+            concurrency=min(worker.concurrency, max(1, len(self._batch.rows))),
             grace=worker.stop_timeout,
             on_stop=None,
         )
         worker.runs.add(run)
+        worker.unsent += len(self._untried)
         stopper = asyncio.create_task(self._stop_with_worker(run))
         try:
             async with contextlib.aclosing(run.outcomes()) as outcomes:
@@ -124,6 +127,8 @@ class BatchRun:
         finally:
             stopper.cancel()
             worker.runs.discard(run)
+            for index in tuple(self._untried):
+                self._note_tried(index)
             for outcome in run.unread:
                 self._settle(outcome)
 
@@ -137,6 +142,7 @@ class BatchRun:
         row = cast("Row", request)
         worker = self._worker
         async with worker.slots:
+            self._note_tried(row.index)
             if worker.stopping.is_set():
                 raise SendInterruptedError("the worker stops")
             if (release := self._releases.pop(row.index, None)) is not None:
@@ -161,6 +167,11 @@ class BatchRun:
         if outcome.result is None:
             raise _KnownError(outcome.error)
         return outcome.result
+
+    def _note_tried(self, index: int) -> None:
+        if index in self._untried:
+            self._untried.discard(index)
+            self._worker.note_tried()
 
     async def _remaining(self, request: SendRequest) -> float:
         if cast("Row", request).index not in self._begun:

@@ -16,21 +16,32 @@ class BatchSize:
         outstanding: Rows at most that are in the queue, or with a worker.
     """
 
-    FIRST: Final = 32
+    FIRST: Final = 128
     """Rows, as long as nothing is known."""
     LARGEST: Final = 2_000
     SMALLEST: Final = 8
     SECONDS: Final = 1.0
     """That a batch is to take."""
+    INTERVAL: Final = 0.25
+    """Seconds over which outcomes are counted, at least."""
 
     def __init__(self, outstanding: int) -> None:
         self._outstanding = outstanding
         self._by_time = float(self.FIRST)
+        self._since: float | None = None
+        self._outcomes = 0
 
-    def took(self, rows: int, seconds: float) -> None:
-        """Note that so many rows of a batch took so long; grow by a factor of two at most."""
-        rows_in_time = self.SECONDS * rows / max(seconds, 1e-3)
-        self._by_time = min(max(rows_in_time, self._by_time / 2), self._by_time * 2, self.LARGEST)
+    def count(self, outcomes: int, workers: int, now: float) -> None:
+        """Note outcomes that have come; grow and shrink by a factor of two at most."""
+        if self._since is None:
+            self._since = now
+            return
+        self._outcomes += outcomes
+        elapsed = now - self._since
+        if elapsed >= self.INTERVAL:
+            rows_in_time = self.SECONDS * self._outcomes / elapsed / max(1, workers)
+            self._by_time = min(max(rows_in_time, self._by_time / 2, self.SMALLEST), self._by_time * 2, self.LARGEST)
+            self._since, self._outcomes = now, 0
 
     def next(self, workers: int, left: int | None) -> int:
         """Return how many rows to hand over.
