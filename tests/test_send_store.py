@@ -89,6 +89,15 @@ async def test_a_run_begins_many_sends_at_a_time(store: BatchStore) -> None:
     assert await asyncio.gather(*(store.begin(str(number), "mine") for number in range(5))) == [None] * 5
 
 
+async def test_an_id_may_be_anything(store: BatchStore) -> None:
+    ids = ["", "\n", "%0A", "a\nb", "a%0Ab", "ключ", "x y:z"]
+    assert await asyncio.gather(*(store.begin(each, "mine") for each in ids)) == [None] * len(ids)
+    assert all(isinstance(await store.begin(each, "another"), Elsewhere) for each in ids)
+    for each in ids:
+        await store.finish(each, {"id": each})
+    assert [await store.begin(each, "another") for each in ids] == [Finished({"id": each}) for each in ids]
+
+
 async def test_a_send_that_was_released_may_begin_elsewhere(store: BatchStore) -> None:
     await store.begin("released", "mine")
     await store.release("released", "another")

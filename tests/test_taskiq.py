@@ -35,7 +35,7 @@ from kodmobi_async import (
     SessionChannel,
 )
 from kodmobi_async.emulator import Emulator, Fault
-from kodmobi_async.integrations._plain import dump_outcome, load_outcome
+from kodmobi_async.integrations._plain import dump_outcome, load_outcome, serialize_outcome
 from kodmobi_async.integrations.taskiq import add_resend, send_through
 from kodmobi_async.integrations.taskiq._store import open_store
 from kodmobi_async.integrations.taskiq._worker import pause_after
@@ -140,6 +140,7 @@ def test_a_result_comes_through_any_serializer_whole(expires: datetime | None) -
     request = SendRequest(session_id, "sms")
     outcome = SendOutcome(request, SendResult(session_id, expires, channel, 2, confirmed=True, window="shared"))
     assert load_outcome(request, json.loads(json.dumps(dump_outcome(outcome)))) == outcome
+    assert load_outcome(request, json.loads(serialize_outcome(outcome))) == outcome
 
 
 def test_a_users_own_kind_of_error_comes_through_as_its_parent() -> None:

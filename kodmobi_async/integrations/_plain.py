@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
+from orjson import dumps
 from ulid import ULID
 
 from kodmobi_async._values import errors as _errors
@@ -31,6 +32,17 @@ def dump_outcome(outcome: SendOutcome) -> dict[str, Any]:
         "words": [str(word) for word in error.args],
         "numbers": {name: value for name, value in vars(error).items() if name not in ("outcome", "__notes__")},
     }
+
+
+def serialize_outcome(outcome: SendOutcome) -> bytes:
+    """Return the outcome in JSON; `load_outcome` takes what that says."""
+    if outcome.result is None:
+        return dumps(dump_outcome(outcome))
+    return dumps({"outcome": Outcome.ACCEPTED, "result": outcome.result.__dict__}, default=_serializable)
+
+
+def _serializable(value: Any) -> Any:
+    return str(value) if isinstance(value, ULID) else value.__dict__
 
 
 def load_outcome(request: SendRequest, plain: Any) -> SendOutcome:

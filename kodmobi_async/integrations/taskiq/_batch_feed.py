@@ -141,8 +141,6 @@ class BatchFeed:
         async with contextlib.aclosing(requests) as source:
             async for request in source:
                 self._take(request)
-                if self._out >= self._outstanding:
-                    self._close(self._gathered)
                 while self._out >= self._outstanding:
                     self._room.clear()
                     await self._room.wait()
@@ -171,10 +169,18 @@ class BatchFeed:
         index = len(batch.rows)
         if not index:
             batch.size = self._sizes.next(len(self._workers), None if self._left is None else self._left + 1)
-            asyncio.get_running_loop().call_later(_LINGER, self._close, batch)
+            asyncio.get_running_loop().call_later(_LINGER, self._on_linger, batch)
         batch.rows[index] = Row(session_id, str.__str__(channel), index, send_id), request
         if index + 1 >= batch.size:
             self._close(batch)
+
+    def _on_linger(self, batch: _Batch) -> None:
+        """Hand a batch over that is not full, unless workers have enough to do meanwhile."""
+        if batch is self._gathered:
+            if sum(len(each.rows) for each in self._batches.values()) >= batch.size:
+                asyncio.get_running_loop().call_later(_LINGER, self._on_linger, batch)
+            else:
+                self._close(batch)
 
     def _close(self, batch: _Batch) -> None:
         """Hand a batch over that is being gathered, unless it has been."""

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final
 
-from orjson import Fragment, dumps
+from orjson import Fragment
 
 from kodmobi_async._values.errors import CooldownUnavailableError
-from kodmobi_async.integrations._plain import dump_outcome
+from kodmobi_async.integrations._plain import serialize_outcome
 from kodmobi_async.integrations.taskiq._message import dump_report
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT: Final = 2.0
 """Seconds between reports, where there are no outcomes."""
-_LINGER: Final = 0.01
+_LINGER: Final = 0.05
 """Seconds for which outcomes are gathered."""
 _PUBLISH_TIMEOUT: Final = 60.0
 """Seconds in which outcomes have to be published; then they are left to another run, which asks about them."""
@@ -49,7 +49,7 @@ class Reports:
 
     def add(self, row: Row, outcome: SendOutcome) -> None:
         """Publish an outcome soon."""
-        self._waiting.append((row, dumps(dump_outcome(outcome))))
+        self._waiting.append((row, serialize_outcome(outcome)))
         self._news.set()
 
     @contextlib.asynccontextmanager
