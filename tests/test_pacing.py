@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kodmobi_async._rules.pacing import Gate, Pauses, RetryBudget
+from kodmobi_async._rules.pacing import Gate, OwnShare, Pauses, RetryBudget
 
 # -- the budget -------------------------------------------------------------------------------------------------------
 
@@ -239,6 +239,50 @@ def test_no_two_of_those_held_back_come_out_together(rate: float | None, seconds
     assert moments[0] == pytest.approx(1_000.001 + seconds)
     for earlier, later in pairwise(moments):
         assert later - earlier == pytest.approx(spacing)
+
+
+# -- a share of a rate -------------------------------------------------------------------------------------------------
+
+
+def kept(share: OwnShare, rate: float | None, now: float) -> float:
+    gate = share.gate(rate, now)
+    moment = gate.opens_at(now)
+    gate.pass_at(moment, now)
+    if rate is not None:
+        share.note_turn(moment)
+    return moment
+
+
+def test_a_process_keeps_the_rate_divided_by_the_number_of_processes() -> None:
+    share = OwnShare()
+    share.processes = 4
+    assert [kept(share, 8.0, 1_000.0) for _ in range(3)] == [1_000.0, 1_000.5, 1_001.0]
+
+
+def test_a_share_begins_behind_the_turns_that_were_given_before() -> None:
+    share = OwnShare()
+    share.note_turn(1_003.0)
+    assert [kept(share, 2.0, 1_000.0) for _ in range(2)] == [1_003.5, 1_004.0]
+    assert kept(share, None, 1_000.0) == 1_000.0
+
+
+def test_requests_of_several_rates_stand_in_one_queue() -> None:
+    share = OwnShare()
+    assert [kept(share, rate, 1_000.0) for rate in (2.0, 4.0, 2.0)] == [1_000.0, 1_000.25, 1_000.75]
+
+
+@pytest.mark.parametrize("in_use", [False, True])
+def test_a_share_holds_to_the_longest_closure_that_is_known(in_use: bool) -> None:
+    share = OwnShare()
+    if in_use:
+        assert kept(share, None, 1_000.0) == 1_000.0
+    share.close(1_000.0, 10.0)
+    share.close(1_001.0, 2.0)
+    assert share.closed_until == 1_010.0
+    assert [kept(share, None, 1_001.0) for _ in range(2)] == pytest.approx([1_010.0, 1_010.01])
+    assert kept(share, 2.0, 1_001.0) == 1_010.0
+    share.end()
+    assert kept(share, None, 1_011.0) == 1_011.0
 
 
 # -- pauses of a run ---------------------------------------------------------------------------------------------------

@@ -431,11 +431,11 @@ async def test_a_process_that_comes_makes_the_shares_of_the_others_smaller_at_on
 ) -> None:
     await listening(one)
     await one.acquire(rate=FAST, max_wait=1.0)  # which has heard of its own subscription
-    assert one._processes == 1
+    assert one._share.processes == 1
     await other.acquire(rate=FAST, max_wait=1.0)
     await asyncio.sleep(0.05)
     await one.acquire(rate=FAST, max_wait=1.0)
-    assert (one._processes, other._processes) == (2, 2)
+    assert (one._share.processes, other._share.processes) == (2, 2)
 
 
 async def test_without_the_server_a_wait_that_would_be_too_long_is_refused(valkey: Valkey) -> None:
@@ -750,7 +750,7 @@ def test_a_forked_child_is_a_process_of_its_own(valkey: Valkey) -> None:
         assert limits.is_open is False
         await listening(limits)
         await limits.acquire(rate=FAST, max_wait=1.0)
-        assert limits._processes == processes
+        assert limits._share.processes == processes
         await limits.aclose()
 
     with asyncio.Runner() as runner:

@@ -89,6 +89,47 @@ class Gate:
             self.closures += 1
 
 
+class OwnShare:
+    """What a process keeps of a rate that it shares with others, while it cannot ask them.
+
+    Its turns come after those that it was given before, and after the closures that it knows of.
+    """
+
+    __slots__ = ("_gates", "_latest", "closed_until", "processes")
+
+    def __init__(self) -> None:
+        self.closed_until = 0.0
+        """The end of the latest closure that is known."""
+        self.processes = 1
+        """How many share the rate, as far as known."""
+        self._latest = 0.0
+        self._gates: dict[float | None, Gate] = {}  # by the rate of all processes
+
+    def note_turn(self, moment: float) -> None:
+        """Note a turn at a rate, whoever has given it."""
+        self._latest = max(self._latest, moment)
+
+    def close(self, now: float, seconds: float) -> None:
+        """Note a closure."""
+        self.closed_until = max(self.closed_until, now + seconds)
+        for gate in self._gates.values():
+            gate.close(now, seconds)
+
+    def end(self) -> None:
+        """Note that the others can be asked again."""
+        self._gates.clear()
+
+    def gate(self, rate: float | None, now: float) -> Gate:
+        """Return the gate of those requests whose rate, of all processes together, is this; ``None`` = as they come."""
+        gate = self._gates.get(rate)
+        if gate is None:
+            gate = self._gates[rate] = Gate(None if rate is None else rate / self.processes)
+            gate.close(now, self.closed_until - now)
+        if rate is not None:
+            gate.pass_at(self._latest, now)
+        return gate
+
+
 def held_back(wait: float) -> RateLimitedError:
     """Return the error for a request that could go in ``wait`` seconds, which is too late for its call."""
     return RateLimitedError(

@@ -17,7 +17,7 @@ import math
 import secrets
 from typing import TYPE_CHECKING, Final, Literal, Self
 
-from kodmobi_async._rules.pacing import Gate, held_back
+from kodmobi_async._rules.pacing import Gate, OwnShare, held_back
 from kodmobi_async._shared.backlog import PendingWrite
 from kodmobi_async._shared.operations import Operation, Unavailable
 from kodmobi_async._shared.store import Store
@@ -82,14 +82,11 @@ class RedisLimits:
             if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance] not everyone uses a checker
                 raise ConfigurationError(f"{argument} takes a string")
         self._key = f"{prefix}limits:{name}"
-        self._closed_until = 0.0  # as far as this process knows
-        self._latest_turn = 0.0  # at a rate, of this process
-        self._processes = 1
+        self._share = OwnShare()
         self._token = secrets.token_hex(12)  # what this process is called on the server
         self._announces_at = 0.0
         self._announced = -1  # after so many changes
         self._watch: Watch | None = None
-        self._own_gates: dict[float | None, Gate] = {}  # of an outage, by the rate of all processes
 
         def connect() -> Connections:
             backend = open_backend(server, timeout=timeout)
@@ -184,12 +181,7 @@ class RedisLimits:
                 return None
             if turn == 0:
                 raise held_back(wait)
-            self._latest_turn = max(self._latest_turn, self._clock.now() + wait)
-            try:
-                await asyncio.sleep(wait)
-            except BaseException:
-                self._store.post(Operation.GIVE_BACK, self._key, turn, _spacing(rate))
-                raise
+            await self._wait_for_turn(turn, wait, rate)
             if watch.is_unchanged_since(mark):
                 return None
             held = turn  # perhaps the account was closed meanwhile
@@ -200,14 +192,12 @@ class RedisLimits:
         Without the server, this process holds back, and the others are told when it is back.
         """
         now = self._clock.now()
-        if now + seconds <= self._closed_until:
+        if now + seconds <= self._share.closed_until:
             return
-        self._closed_until = now + seconds
-        for gate in self._own_gates.values():
-            gate.close(now, seconds)
+        self._share.close(now, seconds)
         if self._watch is not None:
             self._watch.note_change()
-        await self._store.write(PendingWrite(Operation.CLOSE, self._key, "closure", self._closed_until))
+        await self._store.write(PendingWrite(Operation.CLOSE, self._key, "closure", self._share.closed_until))
 
     # -- turns ---------------------------------------------------------------------------------------------------------
 
@@ -218,14 +208,24 @@ class RedisLimits:
         mark, now = watch.mark, self._clock.now()
         spacing, longest = _spacing(rate), _microseconds(deadline - now)
         arguments: tuple[int, ...] = (spacing if rate is not None else -spacing, longest)
-        if held or self._closed_until > now:
-            arguments += (held, _microseconds(self._closed_until - now))
+        if held or self._share.closed_until > now:
+            arguments += (held, _microseconds(self._share.closed_until - now))
         reply = await self._store.request(Operation.TURN, self._key, *arguments)
         if not isinstance(reply, Unavailable):
-            self._own_gates.clear()
+            self._share.end()
             if any(reply[2:]):
-                self._closed_until = max(self._closed_until, self._clock.now() + reply[2] / 1e6)
+                self._share.close(self._clock.now(), reply[2] / 1e6)
         return watch, mark, reply
+
+    async def _wait_for_turn(self, turn: int, wait: float, rate: float | None) -> None:
+        """Wait for a turn of the server's; give it back if that is cancelled."""
+        if rate is not None:
+            self._share.note_turn(self._clock.now() + wait)
+        try:
+            await asyncio.sleep(wait)
+        except BaseException:
+            self._store.post(Operation.GIVE_BACK, self._key, turn, _spacing(rate))
+            raise
 
     async def _watching(self) -> Watch:
         """Return what hears of closures, on the running loop."""
@@ -249,43 +249,33 @@ class RedisLimits:
             self._announces_at = 0.0
             raise
         if not isinstance(reply, Unavailable):
-            self._processes = max(1, reply[1])
+            self._share.processes = max(1, reply[1])
 
     # -- without the server --------------------------------------------------------------------------------------------
 
     async def _wait_for_own_turn(self, rate: float | None, deadline: float, *, is_held: bool) -> bool:
         """Wait for a turn of this process's share; return whether it counts, as the server is still unavailable."""
         now = self._clock.now()
-        if is_held and now >= self._closed_until:
+        if is_held and now >= self._share.closed_until:
             return True  # the server's turn has come, and nothing speaks against it
-        gate = self._own_gate(rate, now)
+        gate = self._share.gate(rate, now)
         moment = gate.opens_at(now)
         if moment > now and moment >= deadline:
             raise held_back(moment - now)
         gate.pass_at(moment, now)
         if rate is not None:
-            self._latest_turn = max(self._latest_turn, moment)
+            self._share.note_turn(moment)
         if moment <= now:
             return True
         await asyncio.sleep(moment - now)
-        return self._store.outage is not None and self._clock.now() >= self._closed_until
-
-    def _own_gate(self, rate: float | None, now: float) -> Gate:
-        """Return the gate of this outage for clients of that rate."""
-        gate = self._own_gates.get(rate)
-        if gate is None:
-            gate = self._own_gates[rate] = Gate(None if rate is None else rate / self._processes)
-            gate.close(now, self._closed_until - now)
-        if rate is not None:
-            gate.pass_at(self._latest_turn, now)  # behind the turns of the server, and of clients of another rate
-        return gate
+        return self._store.outage is not None and self._clock.now() >= self._share.closed_until
 
     def _begin(self) -> None:
         """Begin on a loop: what was subscribed on the last one has ended with it."""
         self._token = secrets.token_hex(12)
         self._announces_at = 0.0
         self._watch = None
-        self._own_gates.clear()
+        self._share.end()
 
 
 def _spacing(rate: float | None) -> int:
