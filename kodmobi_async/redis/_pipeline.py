@@ -76,11 +76,17 @@ class Pipeline:
     MAX_BATCH_SIZE: Final = 256
     """Commands in a batch."""
 
-    WORTH_A_BATCH: Final = 64
-    """Commands that do not wait for the batch that is under way."""
+    SOME: Final = 4
+    """Commands in a batch after which the next one waits for a moment: a busy client gathers, an idle one does not."""
+
+    MANY: Final = 64
+    """Commands that do not wait."""
+
+    GATHERING: Final = 0.0015
+    """Seconds of that moment."""
 
     LONGEST_GATHERING: Final = 0.003
-    """Seconds for which fewer wait for it: a reply that is lost holds nobody up."""
+    """Seconds for which commands wait for a batch that is under way: a reply that is lost holds nobody up."""
 
     MAX_ATTEMPTS: Final = 2
     """Batches that a command goes into, at most: a lost reply is requested once more."""
@@ -100,6 +106,7 @@ class Pipeline:
         self._batches: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._is_late = False
+        self._is_busy = False
         self._policy_is_known = False
         self._what = what
         self._evictable = evictable
@@ -128,8 +135,8 @@ class Pipeline:
     def _start_batches(self) -> None:
         self._is_scheduled = False
         while self._queue and len(self._batches) < self._backend.max_batches:
-            if self._batches and not self._is_late and len(self._queue) < self.WORTH_A_BATCH:
-                self._gather()
+            if (self._batches or self._timer is not None) and not self._is_late and len(self._queue) < self.MANY:
+                self._gather(self.LONGEST_GATHERING)
                 return
             self._is_late = False
             first, self._queue = self._queue[: self.MAX_BATCH_SIZE], self._queue[self.MAX_BATCH_SIZE :]
@@ -138,20 +145,25 @@ class Pipeline:
                 batch = asyncio.create_task(self._run(commands))
                 self._batches.add(batch)
                 batch.add_done_callback(self._on_batch_done)
+                self._is_busy = len(commands) >= self.SOME
 
-    def _gather(self) -> None:
-        """Let commands wait for the batch that is under way, so that more of them go together; but not for long."""
+    def _gather(self, longest: float) -> None:
+        """Let commands wait, so that more of them go together; but not for long."""
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self.LONGEST_GATHERING, self._on_timer)
+            self._timer = asyncio.get_running_loop().call_later(longest, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._is_late = bool(self._queue)
+        self._is_late = True
         self._start_batches()
+        self._is_late = False
 
     def _on_batch_done(self, batch: asyncio.Task[None]) -> None:
         self._batches.discard(batch)
-        self._start_batches()
+        if self._is_busy:
+            self._gather(self.GATHERING)
+        else:
+            self._start_batches()
 
     async def _run(self, commands: list[_Command]) -> None:
         replies: list[Any] = [ClosedError()] * len(commands)

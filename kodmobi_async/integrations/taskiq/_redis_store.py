@@ -39,6 +39,10 @@ Client: TypeAlias = Any
 
 _MOST: Final = 256
 """Sends in a command."""
+_MANY: Final = 4
+"""Sends in a command after which more are waited for, for a moment: a busy worker gathers, an idle one does not."""
+_GATHERING: Final = 0.0015
+"""Seconds of that moment."""
 _TIMEOUT: Final = 10.0
 """Seconds for a command."""
 _MOST_REPORTS: Final = 100
@@ -148,6 +152,7 @@ class _Gathering(Generic[T, R]):
     async def _work(self) -> None:
         while self._waiting:
             group, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
+            busy = len(group) >= _MANY
             futures = [future for _, future in group]
             try:
                 replies = await self._run([item for item, _ in group])
@@ -159,6 +164,8 @@ class _Gathering(Generic[T, R]):
             for future, reply in zip(futures, replies, strict=True):
                 if not future.done():
                     future.set_result(reply)
+            if busy:
+                await asyncio.sleep(_GATHERING)
         self._is_scheduled = False
 
 
