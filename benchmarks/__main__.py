@@ -11,6 +11,7 @@ from benchmarks import charts, loops
 from benchmarks.bulk import measure_bulk
 from benchmarks.contestants import BASE, CONTESTANTS
 from benchmarks.costs import measure_costs
+from benchmarks.fleet import measure_fleet
 from benchmarks.processes import ContestantError
 from benchmarks.scale import CONCURRENCIES, measure_scale
 from benchmarks.send import Plan, compare
@@ -23,7 +24,8 @@ RESULTS: Final = Path(__file__).parent / "results"
 CHART_CONCURRENCY: Final = 64
 INSTRUCTED_CALLS: Final = 320
 RATED_ROWS: Final = 20_000
-ROUNDS: Final = {"send": 3, "scale": 3, "costs": 21, "bulk": 9}
+FLEET_ROWS: Final = 50_000
+ROUNDS: Final = {"send": 3, "scale": 3, "costs": 21, "bulk": 9, "fleet": 3}
 KEYS: Final = (10_000, 100_000, 1_000_000, 10_000_000)
 
 
@@ -82,6 +84,15 @@ def bulk(options: argparse.Namespace) -> list[str]:
     return []
 
 
+def fleet(options: argparse.Namespace) -> list[str]:
+    """Measure a fleet of workers."""
+    outcome = measure_fleet(rows=min(options.rows, FLEET_ROWS), rounds=options.rounds or ROUNDS["fleet"])
+    _write(options.out, "fleet.json", outcome.to_json())
+    _write(options.out, "fleet.md", outcome.to_markdown())
+    print(outcome.to_markdown())
+    return []
+
+
 def _write(folder: Path, name: str, text: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(text, "utf-8")
@@ -99,6 +110,7 @@ PARTS: Final[dict[str, Callable[[argparse.Namespace], list[str]]]] = {
     "scale": scale,
     "costs": costs,
     "bulk": bulk,
+    "fleet": fleet,
 }
 
 

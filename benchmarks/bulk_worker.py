@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from kodmobi_async import KodmobiClient, Limits
 from kodmobi_async.cli._app import run as run_command
+from kodmobi_async.redis import RedisCooldownTracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -139,6 +140,16 @@ def with_client(do: Callable[[KodmobiClient, int], Any]) -> Callable[[int, str],
     return lambda rows, url: asyncio.run(run(rows, url))
 
 
+async def many_shared(rows: int, url: str, server: str) -> None:
+    """Send by ``send_many``, with windows that are shared."""
+    limits = Limits(connections=CONCURRENCY)
+    async with (
+        RedisCooldownTracker(server) as cooldowns,
+        KodmobiClient("key", base_url=url, limits=limits, cooldowns=cooldowns) as client,
+    ):
+        await many(client, rows)
+
+
 def by_command(rows: int, url: str, *, journal: bool = False) -> None:
     """Send by ``kodmobi bulk``, from a file."""
     with tempfile.TemporaryDirectory() as folder:
@@ -158,6 +169,7 @@ began = [0.0, 0.0]
 KINDS: dict[str, Callable[[int, str], None]] = {
     "plain": with_client(plain),
     "many": with_client(many),
+    "shared": lambda rows, url: asyncio.run(many_shared(rows, url, os.environ["REDIS_URL"])),
     "bulk": by_command,
     "journal": lambda rows, url: by_command(rows, url, journal=True),
 }

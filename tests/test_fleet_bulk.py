@@ -33,7 +33,7 @@ LONG = os.environ.get("KODMOBI_THOROUGH") == "1"
 
 @pytest.fixture
 async def emulator() -> AsyncIterator[Emulator]:
-    async with Emulator(session_lifetime=600.0) as emulator:
+    async with Emulator(session_lifetime=600.0, keep=200_000) as emulator:
         yield emulator
 
 
