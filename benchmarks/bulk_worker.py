@@ -17,6 +17,7 @@ import json
 import os
 import re
 import resource
+import secrets
 import sys
 import tempfile
 import time
@@ -144,7 +145,7 @@ async def many_shared(rows: int, url: str, server: str) -> None:
     """Send by ``send_many``, with windows that are shared."""
     limits = Limits(connections=CONCURRENCY)
     async with (
-        RedisCooldownTracker(server) as cooldowns,
+        RedisCooldownTracker(server, prefix=secrets.token_hex(4)) as cooldowns,
         KodmobiClient("key", base_url=url, limits=limits, cooldowns=cooldowns) as client,
     ):
         await many(client, rows)

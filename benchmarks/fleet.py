@@ -54,7 +54,7 @@ class Fleet:
         feeder: Microseconds of processor time a row.
         worker: The same, of all workers.
         beside_many: That of the workers, beside ``send_many`` with the same kind of windows.
-        commands: Of the queue's server, a row.
+        trips: How often the queue's server read from a connection, a row: a round trip each, at most.
     """
 
     rate: Spread
@@ -62,7 +62,7 @@ class Fleet:
     feeder: Spread
     worker: Spread
     beside_many: Spread
-    commands: Spread
+    trips: Spread
 
 
 @attrs.frozen
@@ -89,7 +89,7 @@ class FleetCosts:
                 plain(fleet.feeder.median),
                 plain(fleet.worker.median),
                 f"{fleet.beside_many.median:.2f} ×",
-                f"{fleet.commands.median:.2f}",
+                f"{fleet.trips.median:.2f}",
             ]
             for kind, fleet in self.fleets.items()
         ]
@@ -100,7 +100,7 @@ class FleetCosts:
             "µs CPU a row, feeder",
             "µs CPU a row, workers",
             "beside `send_many`",
-            "commands a row",
+            "round trips a row",
         ]
         alone = (
             f"`kodmobi bulk` alone: {plain(self.bulk.median)} rows a second."
@@ -131,7 +131,7 @@ def measure_fleet(*, rows: int, rounds: int) -> FleetCosts:
             feeder=of(kind, "feeder"),
             worker=of(kind, "worker"),
             beside_many=ratio((kind, "worker"), ("many shared" if kind == "shared" else "many", "cpu")),
-            commands=of(kind, "commands"),
+            trips=of(kind, "trips"),
         )
         for kind in KINDS
     }
@@ -188,11 +188,11 @@ class _Round:
 
     def _fleet(self, kind: str, count: int) -> dict[str, float]:
         with self._workers(kind, count) as workers:
-            before, commands = [_cpu(worker) for worker in workers], self._commands()
+            before, reads = [_cpu(worker) for worker in workers], self._reads()
             found = self._bulk("--queue", self._queue)
             used = sum(_cpu(worker) for worker in workers) - sum(before)
             found["worker"] = used / self._rows * 1e6
-            found["commands"] = (self._commands() - commands) / self._rows
+            found["trips"] = (self._reads() - reads) / self._rows
         return found
 
     @contextlib.contextmanager
@@ -205,9 +205,9 @@ class _Round:
             time.sleep(_START)
             yield workers
 
-    def _commands(self) -> int:
+    def _reads(self) -> int:
         statistics: Any = self._server.info("stats")
-        return int(statistics["total_commands_processed"])
+        return int(statistics["total_reads_processed"])
 
 
 def _cpu(worker: Child) -> float:

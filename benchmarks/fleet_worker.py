@@ -60,6 +60,7 @@ async def work(kind: str, url: str) -> None:
         sys.stdout.write(f"{time.process_time()}\n")
         sys.stdout.flush()
     receiving.cancel()
+    await asyncio.wait([receiving])
 
 
 async def kick_nothing(url: str, tasks: int) -> None:

@@ -7,6 +7,7 @@ import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -338,6 +339,76 @@ async def test_what_did_not_reach_the_service_goes_back_and_is_sent(queue: Queue
     assert len(emulator.ledger) == 20
 
 
+async def test_rows_that_wait_for_their_slot_when_the_worker_stops_go_back(queue: Queue, emulator: Emulator) -> None:
+    """Two batches share two slots, and what is in flight comes to its end in time."""
+    sessions = [emulator.add_session() for _ in range(20)]
+    emulator.script(Fault.delay(0.001), times=9)
+    emulator.script(Fault.delay(3.0), times=2)
+    async with running_worker(queue, emulator, concurrency=2) as first:
+        asking = asyncio.create_task(outcomes_of(first, sessions))
+        await asyncio.sleep(1.0)
+        assert emulator.requests["send"] == 11
+        await first.stop()
+        async with running_worker(queue, emulator):
+            found = await asking
+    assert known(found.values()) == {Outcome.ACCEPTED: 20}
+    assert len(emulator.ledger) == 20
+
+
+async def test_rows_that_wait_for_their_slot_when_the_time_is_over_go_back(queue: Queue, emulator: Emulator) -> None:
+    sessions = [emulator.add_session() for _ in range(20)]
+    emulator.script(Fault.delay(0.001), times=9)
+    emulator.script(Fault.delay(30.0), times=2)
+    async with running_worker(queue, emulator, concurrency=2, stop_timeout=1.0) as first:
+        asking = asyncio.create_task(outcomes_of(first, sessions))
+        await asyncio.sleep(1.0)
+        assert await first.stop() < 2.0
+        async with running_worker(queue, emulator):
+            found = await asking
+    assert known(found.values()) == {Outcome.ACCEPTED: 20}
+    assert len(emulator.ledger) == 20
+
+
+async def test_a_row_that_is_refused_for_now_while_the_worker_stops_goes_back(
+    queue: Queue, emulator: Emulator, session: str
+) -> None:
+    emulator.script(attrs.evolve(Fault.answer(429, {"Retry-After": "5"}), delay_after=3.0))
+    async with running_worker(queue, emulator) as first:
+        asking = asyncio.create_task(outcomes_of(first, [session]))
+        await asyncio.sleep(1.0)
+        await first.stop()
+        assert emulator.requests["send"] == 1
+        async with running_worker(queue, emulator):
+            (outcome,) = (await asking).values()
+    assert outcome.error is None
+    assert emulator.requests["send"] == 2
+
+
+@pytest.mark.parametrize("batch", [True, False])
+async def test_tasks_that_somebody_cancels_go_back(queue: Queue, emulator: Emulator, *, batch: bool) -> None:
+    """In flight, while they wait, and while a batch waits for room."""
+    sessions = [emulator.add_session() for _ in range(30)]
+    emulator.script(TOO_SOON, times=2)
+    emulator.script(Fault.delay(9.0), times=2)
+    async with running_worker(queue, emulator, concurrency=4) as worker:
+        if batch:
+            asking = asyncio.create_task(outcomes_of(worker, sessions))
+        else:
+            asking = asyncio.create_task(all_of(worker, sessions[:6]))
+        await asyncio.sleep(1.0)
+        for task in asyncio.all_tasks():
+            if getattr(task.get_coro(), "__qualname__", "") == "Receiver.callback":
+                task.cancel()
+        found = await asking
+    assert known(found.values()) == {Outcome.ACCEPTED: len(found)}
+    assert len(emulator.ledger) == len(found)
+
+
+async def all_of(worker: Worker, sessions: list[str]) -> dict[str, SendOutcome]:
+    found = await asyncio.gather(*(outcome_of(worker, session, batch=False) for session in sessions))
+    return dict(zip(sessions, found, strict=True))
+
+
 # -- a queue that fails, and feeders -----------------------------------------------------------------------------------
 
 
@@ -406,6 +477,26 @@ async def test_a_queue_that_fails_for_a_moment_is_given_the_batch_again(
     monkeypatch.setattr(worker.broker, "kick", fail_twice)
     (outcome,) = (await outcomes_of(worker, [session])).values()
     assert outcome.error is None
+
+
+async def test_a_queue_that_has_the_batch_though_it_failed_is_not_given_it_again(
+    queue: Queue, worker: Worker, session: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kick = worker.broker.kick
+
+    async def kick_and_fail(message: BrokerMessage) -> None:
+        await kick(message)
+        raise OSError("broken")
+
+    monkeypatch.setattr(worker.broker, "kick", kick_and_fail)
+
+    async def requests() -> AsyncIterator[tuple[str, str]]:
+        yield session, "sms"
+        await asyncio.sleep(5.0)
+
+    found = [outcome async for outcome in send_through(worker.resend, requests())]
+    assert [outcome.error for outcome in found] == [None]
+    assert len(queue.kicked) == 1
 
 
 async def test_a_slow_input_is_not_waited_for(worker: Worker, sessions: list[str]) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from background import Background, emulator_in_background
 from bulk_here import send_rows
+from rich.console import Console
 from ulid import ULID
 
 from kodmobi_async.cli import main
@@ -31,6 +32,7 @@ from kodmobi_async.cli._output import Output
 from kodmobi_async.cli._progress import Tally
 from kodmobi_async.cli._rows import BadRow, Input, Row
 from kodmobi_async.emulator import Emulator, Fault
+from kodmobi_async.integrations.taskiq import WorkerProgress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -601,6 +603,29 @@ def test_a_terminal_sees_the_progress_within_its_width(tmp_path: Path) -> None:
     assert "in flight" in text
     assert "line 31: session_id is not a ULID" in text
     assert max(map(len, re.split("[\r\n]+", text))) <= 80
+
+
+def test_progress_shows_the_workers_of_a_fleet() -> None:
+    tally = Tally(1_000, 0.0)
+    console = Console(width=100, file=io.StringIO())
+
+    def drawn() -> str:
+        with console.capture() as capture:
+            console.print(tally.picture(1.0))
+        return capture.get()
+
+    assert "worker" not in drawn()
+    for number in range(10):
+        tally.note_worker(WorkerProgress(f"{number}-abc", 100 * number, in_flight=64, waiting=number))
+    assert "worker 9-abc  900 done  64 in flight  9 waiting" in drawn()
+    assert "worker 2-abc" in drawn()
+    assert "worker 1-abc" not in drawn()
+    assert "2 workers more" in drawn()
+    assert tally.words(1.0).endswith("10 workers")
+    for number in range(10):
+        tally.note_worker(WorkerProgress(f"{number}-abc", 0, in_flight=0, waiting=0, is_alive=False))
+    assert "no worker is heard of" in drawn()
+    assert tally.words(1.0).endswith("0 workers")
 
 
 async def test_where_there_is_no_terminal_progress_is_a_line_from_time_to_time(

@@ -37,7 +37,7 @@ from kodmobi_async.redis._pipeline import Pipeline
 from kodmobi_async.redis._subscription import Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
     from valkey_server import LossyProxy, Valkey
 
@@ -916,6 +916,23 @@ def test_windows_and_pending_writes_outlive_the_loop_that_they_began_on(valkey: 
         asyncio.run(send("email"))
     asyncio.run(settle())
     assert list(keys(valkey).values()) == ["-"] * 2
+
+
+def test_a_loop_that_ends_while_a_tracker_is_open_logs_nothing(
+    valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def hold_open() -> AsyncGenerator[None]:
+        async with RedisCooldownTracker(valkey.url) as tracker:
+            await tracker.remaining(SESSION, "sms")
+            yield
+
+    holding = hold_open()
+
+    async def use() -> None:
+        await anext(holding)
+
+    asyncio.run(use())
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
 def test_a_tracker_in_use_on_an_open_loop_refuses_another_loop(valkey: Valkey) -> None:

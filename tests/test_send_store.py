@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from taskiq import InMemoryBroker
 from taskiq.brokers.inmemory_broker import InmemoryResultBackend
+from taskiq.result_backends.dummy import DummyResultBackend
 from taskiq_redis import (
     RedisAsyncClusterResultBackend,
     RedisAsyncResultBackend,
@@ -55,7 +57,7 @@ def sentinels() -> Iterator[Sentinels]:
         yield sentinels
 
 
-@pytest.fixture(params=["memory", "redis", "redis, text", "redis, RESP2", "cluster", "sentinel"])
+@pytest.fixture(params=["memory", "redis", "redis, text", "redis, RESP3", "cluster", "sentinel"])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[BatchStore]:
     async with opened(make_backend(request)) as store:
         yield store
@@ -71,7 +73,7 @@ def make_backend(request: pytest.FixtureRequest) -> AsyncResultBackend[Any]:
         sentinels: Sentinels = request.getfixturevalue("sentinels")
         return RedisAsyncSentinelResultBackend([("127.0.0.1", port) for port in sentinels.ports], sentinels.SERVICE)
     valkey: Valkey = request.getfixturevalue("valkey")
-    options: dict[str, dict[str, Any]] = {"redis, text": {"decode_responses": True}, "redis, RESP2": {"protocol": 2}}
+    options: dict[str, dict[str, Any]] = {"redis, text": {"decode_responses": True}, "redis, RESP3": {"protocol": 3}}
     return RedisAsyncResultBackend(valkey.url, **options.get(request.param, {}))
 
 
@@ -139,6 +141,13 @@ async def test_each_task_has_sends_of_its_own(valkey: Valkey) -> None:
     ):
         assert await one.begin("x", "a") is None
         assert await another.begin("x", "b") is None
+
+
+def test_without_the_extra_single_tasks_are_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "taskiq_redis", None)
+    monkeypatch.delitem(sys.modules, "kodmobi_async.integrations.taskiq._redis_store")
+    broker = InMemoryBroker().with_result_backend(DummyResultBackend())
+    assert not isinstance(open_store(broker, "test"), BatchStore)
 
 
 async def test_what_is_kept_expires(valkey: Valkey) -> None:

@@ -302,6 +302,16 @@ async def test_a_task_with_a_result_is_not_run_again(fleet: Fleet, emulator: Emu
     assert emulator.requests["send"] == 1
 
 
+async def test_a_task_whose_outcome_another_worker_has_kept_is_not_sent(emulator: Emulator, session: str) -> None:
+    """It died before it could store the result."""
+    async with running(Fleet(emulator)) as fleet:
+        kept = dump_outcome(SendOutcome(SendRequest(session, "sms"), error=made(AuthenticationError)))
+        await open_store(fleet.broker, fleet.resend.task_name).finish("t", kept)
+        outcome = await fleet.outcome_of(session, task_id="t")
+    assert isinstance(outcome.error, AuthenticationError)
+    assert emulator.requests["send"] == 0
+
+
 async def test_a_run_that_comes_to_its_end_meanwhile_is_left_to_tell(
     fleet: Fleet, emulator: Emulator, session: str
 ) -> None:

@@ -51,7 +51,7 @@ from kodmobi_async.integrations.fastapi import Kodmobi, add_kodmobi_errors, kodm
 from kodmobi_async.integrations.logging import LoggingHook
 from kodmobi_async.integrations.opentelemetry import OpenTelemetryHook, OpenTelemetryMetrics
 from kodmobi_async.integrations.prometheus import PrometheusMetrics
-from kodmobi_async.integrations.taskiq import ResendTask, add_resend, send_through
+from kodmobi_async.integrations.taskiq import ResendTask, WorkerProgress, add_resend, send_through
 from kodmobi_async.journal import Entry, Journal
 from kodmobi_async.redis import RedisCooldownTracker, RedisLimits
 from kodmobi_async.sqlite import SqliteCooldownTracker
@@ -184,8 +184,10 @@ def make_aiohttp() -> web.Application:
 
 async def work(broker: AsyncBroker, requests: list[SendRequest]) -> None:
     task: ResendTask = add_resend(broker, open_client)
-    async for outcome in send_through(task, requests):
+    workers: list[WorkerProgress] = []
+    async for outcome in send_through(task, requests, on_progress=workers.append):
         assert_type(outcome, SendOutcome)
+    assert_type(workers[0].in_flight, int)
 
 
 async def emulate() -> None:

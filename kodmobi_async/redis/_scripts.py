@@ -52,8 +52,7 @@ def unpacked_many(reply: Any, count: int) -> list[Any]:
     """Return what some scripts reply that ran together: numbers, or the server's errors."""
     if isinstance(reply, bytes):
         return list(map(int, reply.split()))
-    replies: list[Any] = reply if isinstance(reply, list) else [reply] * count
-    return replies
+    return [reply] * count if isinstance(reply, Exception) else [*reply]
 
 
 _RESERVE: Final = Script("""

@@ -90,8 +90,7 @@ class BatchRun:
                 except asyncio.CancelledError:
                     task.uncancel()
                 except BulkStoppedError as error:
-                    if not self._worker.stopping.is_set():
-                        self._settle_rest(error.error)
+                    self._settle_rest(error.error)
                 except BaseException:
                     self._settle_rest(unknown("the task failed in its worker"))
                     raise

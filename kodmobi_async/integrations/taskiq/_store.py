@@ -12,7 +12,6 @@ begin.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
@@ -191,10 +190,8 @@ def open_store(broker: AsyncBroker, task_name: str, keep: float = KEEP) -> SendS
     backend: AsyncResultBackend[Any] = broker.result_backend
     if isinstance(backend, InmemoryResultBackend):
         return _MEMORY.setdefault(backend, {}).setdefault(task_name, MemoryStore())
-    if importlib.util.find_spec("taskiq_redis") is not None:
+    try:
         from kodmobi_async.integrations.taskiq._redis_store import open_redis_store  # noqa: PLC0415 needs an extra
-
-        store = open_redis_store(backend, task_name, keep)
-        if store is not None:
-            return store
-    return ProgressStore(backend)
+    except ModuleNotFoundError:
+        return ProgressStore(backend)
+    return open_redis_store(backend, task_name, keep) or ProgressStore(backend)
