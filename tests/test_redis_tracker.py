@@ -229,6 +229,42 @@ def keys(valkey: Valkey) -> dict[str, str]:
         return {str(key): str(client.get(key)) for key in client.scan_iter()}
 
 
+async def test_an_error_of_one_pair_is_none_of_those_that_are_asked_along_with_it(
+    valkey: Valkey, tracker: RedisCooldownTracker
+) -> None:
+    await tracker.start(await tracker.acquire(SESSION, "sms", lease=LEASE), 60.0)
+    (key,) = keys(valkey)
+    with valkey.client() as client:
+        client.delete(key)
+        client.lpush(key, "of somebody else")
+    channels = ["telegram", "sms", "email"]
+    held = await asyncio.gather(*(tracker.acquire(OTHER, channel, lease=LEASE) for channel in channels))
+    assert [each.window for each in held] == ["shared"] * 3
+    again = [tracker.acquire(session, "whatsapp", lease=LEASE) for session in (SESSION, OTHER)]
+    foreign = tracker.observe(SESSION, "sms", 5.0)
+    await asyncio.gather(*again, foreign)
+    with valkey.client() as client:
+        assert client.type(key) == "list"
+
+
+async def test_a_tracker_is_closed_while_its_commands_gather(valkey: Valkey) -> None:
+    async with RedisCooldownTracker(valkey.url) as tracker:
+        left = await asyncio.gather(*(tracker.remaining(SESSION, f"channel-{number}") for number in range(20)))
+    assert left == [0.0] * 20
+
+
+async def test_a_server_without_the_right_to_run_scripts_refuses_them_all(valkey: Valkey) -> None:
+    with valkey.client() as client:
+        client.execute_command("ACL", "SETUSER", "reader", "on", ">x", "~*", "&*", "+@all", "-evalsha", "-eval")
+        try:
+            async with RedisCooldownTracker(valkey.url.replace("//", "//reader:x@")) as tracker:
+                asked = [tracker.remaining(SESSION, f"channel-{number}") for number in range(3)]
+                found = await asyncio.gather(*asked, return_exceptions=True)
+        finally:
+            client.execute_command("ACL", "DELUSER", "reader")
+    assert [type(each) for each in found] == [ConfigurationError] * 3
+
+
 async def test_a_pair_has_one_key_that_names_no_session_and_ends_by_itself(
     valkey: Valkey, tracker: RedisCooldownTracker
 ) -> None:
