@@ -17,6 +17,7 @@ import secrets
 from collections import Counter
 from typing import TYPE_CHECKING, Any, cast
 
+import attrs
 from taskiq.kicker import AsyncKicker
 
 from kodmobi_async._calls.postponed import Later
@@ -33,7 +34,7 @@ from kodmobi_async._values.models import SendOutcome
 from kodmobi_async.integrations._plain import load_outcome, unknown
 from kodmobi_async.integrations.taskiq._message import Batch, Row
 from kodmobi_async.integrations.taskiq._reports import Reports
-from kodmobi_async.integrations.taskiq._store import BatchStore, Finished
+from kodmobi_async.integrations.taskiq._store import BatchStore, Elsewhere, Finished
 from kodmobi_async.integrations.taskiq._worker import pause_after, stopped
 
 if TYPE_CHECKING:
@@ -46,20 +47,18 @@ if TYPE_CHECKING:
     from kodmobi_async.integrations.taskiq._worker import Worker
 
 
-class _HeldElsewhereError(KodmobiError):
-    """Another run has begun the send, and may still finish it."""
+@attrs.frozen
+class _Held:
+    """Another run has begun the send, and may finish it within so many seconds."""
 
-    def __init__(self, retry_after: float) -> None:
-        super().__init__("another run has begun the send")
-        self.retry_after = retry_after
+    seconds: float
 
 
-class _KnownError(KodmobiError):
-    """The send has an outcome, which is another error; ``None`` = it has been reported."""
+@attrs.frozen
+class _Known:
+    """The send has this outcome; ``None`` = it has been reported."""
 
-    def __init__(self, error: KodmobiError | None) -> None:
-        super().__init__("the outcome is known")
-        self.error = error
+    outcome: SendOutcome | None
 
 
 class BatchRun:
@@ -79,6 +78,7 @@ class BatchRun:
         self._begun: set[int] = set()
         self._releases: dict[int, Awaitable[None]] = {}
         self._untried = set(self._left)
+        self._elsewhere: dict[int, _Held | _Known] = {}
         self._reports = Reports(worker, self._store, self._batch)
 
     async def work(self, context: Context) -> None:
@@ -111,7 +111,7 @@ class BatchRun:
             self._batch.rows,
             self._send,
             remaining=self._remaining,
-            later=_RetryLater(worker, self._release),
+            later=_RetryLater(worker, self._elsewhere, self._release),
             concurrency=min(worker.concurrency, max(1, len(self._batch.rows))),
             grace=worker.stop_timeout,
             on_stop=None,
@@ -154,18 +154,15 @@ class BatchRun:
                     return await worker.client.send(row.session_id, row.channel, max_wait=0.0)
                 finally:
                     worker.in_flight -= 1
-            if not isinstance(held, Finished):
-                left = worker.grace - held.age
-                if left > 0:
-                    raise _HeldElsewhereError(left)
-                outcome = await worker.find_out(row)
-            elif held.outcome is None:
-                raise _KnownError(None)
-            else:
-                outcome = load_outcome(row, held.outcome)
-        if outcome.result is None:
-            raise _KnownError(outcome.error)
-        return outcome.result
+            self._elsewhere[row.index] = await self._look(row, held)
+        raise KodmobiError("another run has begun the send")
+
+    async def _look(self, row: Row, held: Elsewhere | Finished) -> _Held | _Known:
+        """Return what there is to know about a send that another run has begun."""
+        if isinstance(held, Finished):
+            return _Known(None if held.outcome is None else load_outcome(row, held.outcome))
+        left = self._worker.grace - held.age
+        return _Held(left) if left > 0 else _Known(await self._worker.find_out(row))
 
     def _note_tried(self, index: int) -> None:
         if index in self._untried:
@@ -193,10 +190,10 @@ class BatchRun:
                 self._release(row)
         elif row.index not in self._releases:  # else it was to be sent later, and the worker stops
             del self._left[row.index]
-            if isinstance(error, _KnownError):
-                error = error.error
-            if error is not None or outcome.result is not None:
-                self._reports.add(row, SendOutcome(row, outcome.result, error))
+            elsewhere = self._elsewhere.pop(row.index, None)
+            known = elsewhere.outcome if isinstance(elsewhere, _Known) else outcome
+            if known is not None:
+                self._reports.add(row, known)
 
     def _settle_rest(self, error: KodmobiError) -> None:
         """Report the rows that are not sent because of something that concerns all."""
@@ -220,22 +217,28 @@ class _RetryLater(Later):
 
     Args:
         worker: Knows how often.
+        elsewhere: What is known of rows that another run has begun.
         on_postponed: Called with a row that waits.
     """
 
-    def __init__(self, worker: Worker, on_postponed: Callable[[Row], None]) -> None:
+    def __init__(
+        self, worker: Worker, elsewhere: dict[int, _Held | _Known], on_postponed: Callable[[Row], None]
+    ) -> None:
         super().__init__(math.inf, self._until_the_session_ends, worker.tries)
         self._worker = worker
+        self._elsewhere = elsewhere
         self._on_postponed = on_postponed
         self._tries: Counter[int] = Counter()
 
     def moment(self, item: Item, error: KodmobiError, pauses: int, now: float) -> float | None:
         """Return the moment at which a row may be sent again; ``None`` = its error is its outcome."""
-        if isinstance(error, _HeldElsewhereError):
-            return now + error.retry_after
-        if isinstance(error, (_KnownError, SendInterruptedError)):
-            return None
         row = cast("Row", item.request)
+        elsewhere = self._elsewhere.get(row.index)
+        if isinstance(elsewhere, _Held):
+            del self._elsewhere[row.index]
+            return now + elsewhere.seconds
+        if elsewhere is not None or isinstance(error, SendInterruptedError):
+            return None
         self._tries[row.index] += 1
         tries = self._tries[row.index]
         moment = super().moment(item, error, pauses, now)
