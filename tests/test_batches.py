@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from queue_broker import Queue, Worker, running_worker
 from taskiq import InMemoryBroker
+from test_taskiq import ProgressOnly
 
 from kodmobi_async import (
     BalanceError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     from taskiq.message import BrokerMessage
+
 
 TOO_SOON = Fault.refuse("ERROR_MESSAGE_ATTEMPT", retry_after=17)
 
@@ -462,6 +464,39 @@ async def test_outcomes_that_cannot_be_published_for_long_are_asked_about(
     (outcome,) = (await asking).values()
     assert isinstance(outcome.error, OutcomeUnknownError)
     assert len(emulator.delivered(session)) == 1
+
+
+async def test_a_worker_that_cannot_publish_stops_all_the_same(
+    queue: Queue, emulator: Emulator, session: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(self: MemoryStore, *args: Any, **settings: Any) -> Any:
+        raise CooldownUnavailableError("away")
+
+    async with running_worker(queue, emulator, stop_timeout=3.0) as first:
+        monkeypatch.setattr(MemoryStore, "publish", fail)
+        asking = asyncio.create_task(outcomes_of(first, [session]))
+        await asyncio.sleep(2.0)
+        assert await first.stop() < 4.0
+        monkeypatch.undo()
+        async with running_worker(queue, emulator):
+            (outcome,) = (await asking).values()
+    assert outcome.error is None or outcome.error.outcome is Outcome.UNKNOWN
+    assert emulator.requests["send"] == 1
+
+
+async def test_a_batch_for_a_worker_without_the_feeders_results_is_told_to_be_a_mistake(
+    emulator: Emulator, session: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    feeders, workers = Queue(), Queue(ProgressOnly())
+    async with running_worker(workers, emulator):
+        other = Worker(feeders, emulator)
+        outcomes = send_through(other.resend, [(session, "sms")], timeout=5.0)
+        asking = asyncio.create_task(anext(outcomes))
+        await asyncio.sleep(1.0)
+        workers.put(feeders.kicked[0])
+        assert isinstance((await asking).error, OutcomeUnknownError)
+        await other.client.aclose()
+    assert "a worker needs the kind of result backend that the feeder has" in caplog.text
 
 
 async def test_a_queue_that_fails_for_a_moment_is_given_the_batch_again(

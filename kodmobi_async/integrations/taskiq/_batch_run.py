@@ -24,6 +24,7 @@ from kodmobi_async._calls.postponed import Later
 from kodmobi_async._calls.run import Run
 from kodmobi_async._values.errors import (
     BulkStoppedError,
+    ConfigurationError,
     CooldownError,
     KodmobiError,
     Outcome,
@@ -67,11 +68,16 @@ class BatchRun:
     Args:
         worker: Runs it.
         message: The batch.
+
+    Raises:
+        ConfigurationError: The worker's results cannot carry those of a batch.
     """
 
     def __init__(self, worker: Worker, message: str) -> None:
+        if not isinstance(worker.store, BatchStore):
+            raise ConfigurationError("a worker needs the kind of result backend that the feeder has: Redis")
         self._worker = worker
-        self._store = cast("BatchStore", worker.store)
+        self._store = worker.store
         self._batch = Batch.load(message)
         self._token = secrets.token_hex(8)
         self._left = {row.index: row for row in self._batch.rows}

@@ -82,11 +82,12 @@ class Reports:
         report = dump_report(batch.batch_id, worker.name, worker.in_flight, worker.waiting, outcomes)
         finished = [(row.send_id, outcome if batch.keeps_outcomes else b"") for row, outcome in gathered]
         loop = asyncio.get_running_loop()
-        ends = loop.time() + _PUBLISH_TIMEOUT
+        began = loop.time()
         while True:
             try:
                 return await self._store.publish(batch.results, report, finished)
             except CooldownUnavailableError:
-                if not gathered or loop.time() >= ends:
+                longest = worker.stop_timeout if worker.stopping.is_set() else _PUBLISH_TIMEOUT
+                if not gathered or loop.time() - began >= longest:
                     return None
                 await asyncio.sleep(_PUBLISH_PAUSE)
