@@ -65,6 +65,14 @@ async def ours(base: str, concurrency: int) -> AsyncIterator[Call]:
 
 
 @contextlib.asynccontextmanager
+async def hooked(base: str, concurrency: int) -> AsyncIterator[Call]:
+    """Ours, with one hook that does nothing."""
+    limits, hooks = Limits(connections=concurrency), (lambda _: None,)
+    async with KodmobiClient(API_KEY, base_url=f"{base}/session", limits=limits, hooks=hooks) as client:
+        yield lambda session_id: client.send(session_id, Channel.TELEGRAM)
+
+
+@contextlib.asynccontextmanager
 async def bare(base: str, concurrency: int) -> AsyncIterator[Call]:
     """A call as aiohttp's documentation shows it: no retries, no cooldown, no types."""
     url = f"{base}/session/send"
@@ -155,6 +163,7 @@ BASE: Final = "aiohttp"
 
 OURS: Final = "ours"
 LIMIT: Final = "raw"
+HOOKED: Final = "hooked"
 
 CONTESTANTS: Final[dict[str, Contestant]] = {
     each.name: each
@@ -172,3 +181,6 @@ CONTESTANTS: Final[dict[str, Contestant]] = {
         Contestant(LIMIT, "asyncio protocol: the limit", (), raw, is_peer=False),
     )
 }
+
+UNDER_CALLGRIND: Final[dict[str, Opener]] = {HOOKED: hooked, **{name: each.open for name, each in CONTESTANTS.items()}}
+"""Whose instructions are counted; what a hook costs is too little to be told from times."""

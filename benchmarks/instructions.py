@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from benchmarks.contestants import BASE, CONTESTANTS, OURS
+from benchmarks.contestants import BASE, OURS, UNDER_CALLGRIND
 from benchmarks.imports import BASIS, PACKAGE, compiling_once
 from benchmarks.processes import ROOT, ServerProcess
 from benchmarks.worker import Terms, drive, session_ids, stay_on_loopback
@@ -104,7 +104,7 @@ def main() -> None:
     stay_on_loopback()
 
     async def run() -> None:
-        async with CONTESTANTS[name].open(Terms(port, "asyncio", CONCURRENCY).base, CONCURRENCY) as call:
+        async with UNDER_CALLGRIND[name](Terms(port, "asyncio", CONCURRENCY).base, CONCURRENCY) as call:
             await drive(call, session_ids(CONCURRENCY), CONCURRENCY)
             await drive(call, session_ids(calls), CONCURRENCY)
 

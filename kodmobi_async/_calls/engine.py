@@ -160,17 +160,17 @@ class Engine:
     # -- hooks ---------------------------------------------------------------------------------------------------------
 
     def _emit_attempt(self, call: Call[Any], duration: float) -> None:
-        status = call.progress.status
-        written = Phase.WRITTEN if call.progress.written else Phase.NOT_WRITTEN
+        progress = call.progress
+        written = Phase.WRITTEN if progress.written else Phase.NOT_WRITTEN
         record = AttemptFinished(
             call.number,
             call.session_id,
             call.channel,
-            number=call.attempts,
-            outcome=call.outcome_of_attempt(),
-            phase=written if status is None else Phase.ANSWERED,
-            status=status,
-            duration=duration,
+            call.attempts,
+            call.outcome_of_attempt(),
+            written if progress.status is None else Phase.ANSWERED,
+            progress.status,
+            duration,
             kind=call.kind,
             to=call.to,
         )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kodmobi_async._io.transport import Transport
     from kodmobi_async._rules.call import Call
     from kodmobi_async._rules.clock import LoopClock
-    from kodmobi_async._values.hooks import Hook
+    from kodmobi_async._values.hooks import CallKind, Hook
     from kodmobi_async._values.redaction import Redaction
 
 T = TypeVar("T")
@@ -54,6 +54,7 @@ class Lifecycle:
         self._header_hooks = with_headers(hooks)
         self._redact = redact
         self._base_url = base_url
+        self._urls: dict[CallKind, str] = {}
         self._calls: set[Call[Any]] = set()
         self._idle: asyncio.Event | None = None
 
@@ -69,28 +70,30 @@ class Lifecycle:
         if asyncio.get_running_loop() is not self._clock.loop:
             await self._move()
 
-    def run(self, call: Call[T], work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
-        """Return what does the work of a call, and emits its first and its last record."""
-        return self._observed(call, work) if self._hooks else self._run(call, work)
-
-    async def _observed(self, call: Call[T], work: Coroutine[Any, Any, T]) -> T:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+    async def run(self, call: Call[T], work: Coroutine[Any, Any, T]) -> T:
+        """Do the work of a call, and emit its first and its last record."""
+        began = self._emit_start(call, work) if self._hooks else 0.0
+        task = call.task = asyncio.current_task()
+        assert task is not None  # noqa: S101 a coroutine of ours runs in a task
+        cancelling = task.cancelling()
+        self._calls.add(call)
         try:
-            self._emit_start(call)
-        except BaseException:  # a hook has asked the process to end
-            work.close()
-            raise
-        try:
-            result = await self._run(call, work)
+            result = await work
         except BaseException as error:
-            outcome = error.outcome if isinstance(error, KodmobiError) else call.outcome_now()
-            if isinstance(error, CooldownError):
-                self.emit_cooldown(call, error)
-            self._emit_end(call, loop.time() - began, outcome, error=error)
-            raise
-        self._emit_end(call, loop.time() - began, call.outcome_of_result(result), result)
-        return result
+            closed = isinstance(error, asyncio.CancelledError) and call.interrupted
+            # also cancelled by somebody else: that is theirs to see
+            closed = closed and task.cancelling() <= cancelling + 1
+            self._leave(call, task)
+            if not closed:
+                if self._hooks:
+                    self._emit_failure(call, task.get_loop().time() - began, error)
+                raise
+        else:
+            self._leave(call, task)
+            if self._hooks:
+                self._emit_end(call, task.get_loop().time() - began, call.outcome_of_result(result), result)
+            return result
+        raise self._closed(call, task.get_loop().time() - began)
 
     async def aclose(self, grace: float) -> None:
         """Let no call begin, and end those in flight: after ``grace`` seconds by interruption."""
@@ -112,25 +115,20 @@ class Lifecycle:
             self._calls.clear()  # they ended with their loop
             await self._transport.leave(forked=forked)
 
-    async def _run(self, call: Call[Any], work: Coroutine[Any, Any, T]) -> T:
-        task = call.task = asyncio.current_task()
-        assert task is not None  # noqa: S101 a coroutine of ours runs in a task
-        cancelling = task.cancelling()
-        self._calls.add(call)
-        try:
-            return await work
-        except asyncio.CancelledError:
-            # also cancelled by somebody else: that is theirs to see
-            if not call.interrupted or task.cancelling() > cancelling + 1:
-                raise
-        finally:
-            if call.interrupted:
-                task.uncancel()
-            call.task = None
-            self._calls.discard(call)
-            if self._idle is not None and not self._calls:
-                self._idle.set()
-        raise ClientClosedError("the client was closed before the call had ended", outcome=call.outcome_now())
+    def _leave(self, call: Call[Any], task: asyncio.Task[Any]) -> None:
+        if call.interrupted:
+            task.uncancel()
+        call.task = None
+        self._calls.discard(call)
+        if self._idle is not None and not self._calls:
+            self._idle.set()
+
+    def _closed(self, call: Call[Any], duration: float) -> ClientClosedError:
+        """Return the error of a call that closing has ended, and emit it."""
+        error = ClientClosedError("the client was closed before the call had ended", outcome=call.outcome_now())
+        if self._hooks:
+            self._emit_failure(call, duration, error)
+        return error
 
     async def _drain(self, loop: asyncio.AbstractEventLoop, grace: float) -> None:
         """Wait until no call is in flight, at most ``grace`` seconds; interrupt what is left, and wait for that."""
@@ -165,23 +163,39 @@ class Lifecycle:
             )
             emit(self._hooks, record)
 
-    def _emit_start(self, call: Call[Any]) -> None:
-        """Emit the first record of a call, and let hooks add to its requests."""
+    def _emit_start(self, call: Call[Any], work: Coroutine[Any, Any, Any]) -> float:
+        """Emit the first record of a call, and let hooks add to its requests; return when that was."""
+        began = asyncio.get_running_loop().time()
+        url = self._urls.get(call.kind)
+        if url is None:
+            url = self._urls[call.kind] = self._base_url + call.request.target.partition("?")[0]
         kind = SendStarted if call.kind == "send" else CallStarted
-        record = kind(
-            call.number,
-            call.session_id,
-            call.channel,
-            url=self._base_url + call.request.target.partition("?")[0],
-            method=call.request.method,
-            kind=call.kind,
-            to=call.to,
-        )
-        emit(self._hooks, record)
-        if self._header_hooks:
-            call.headers = headers = collect_headers(self._header_hooks, record) or None
-            if headers is not None:
-                call.request.headers = {**headers, **(call.request.headers or {})}
+        try:
+            record = kind(
+                call.number,
+                call.session_id,
+                call.channel,
+                url,
+                method=call.request.method,
+                kind=call.kind,
+                to=call.to,
+            )
+            emit(self._hooks, record)
+            if self._header_hooks:
+                call.headers = headers = collect_headers(self._header_hooks, record) or None
+                if headers is not None:
+                    call.request.headers = {**headers, **(call.request.headers or {})}
+        except BaseException:  # a hook has asked the process to end
+            work.close()
+            raise
+        return began
+
+    def _emit_failure(self, call: Call[Any], duration: float, error: BaseException) -> None:
+        """Emit the last records of a call that raises."""
+        if isinstance(error, CooldownError):
+            self.emit_cooldown(call, error)
+        outcome = error.outcome if isinstance(error, KodmobiError) else call.outcome_now()
+        self._emit_end(call, duration, outcome, error=error)
 
     def _emit_end(
         self,
@@ -189,7 +203,6 @@ class Lifecycle:
         duration: float,
         outcome: Outcome,
         result: Any = None,
-        *,
         error: BaseException | None = None,
     ) -> None:
         sent_to = call.sent_to(result)
@@ -198,13 +211,13 @@ class Lifecycle:
             call.number,
             call.session_id,
             call.channel,
-            outcome=outcome,
+            outcome,
             # a name of the documentation's is no text of the service's
-            sent_to=sent_to if sent_to is None or type(sent_to) is Channel else self._redact(sent_to),
-            attempts=call.attempts,
-            confirmed=getattr(result, "confirmed", False),
-            error=error,
-            duration=duration,
+            sent_to if sent_to is None or type(sent_to) is Channel else self._redact(sent_to),
+            call.attempts,
+            getattr(result, "confirmed", False),
+            error,
+            duration,
             kind=call.kind,
             to=call.to,
         )
