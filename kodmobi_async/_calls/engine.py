@@ -161,18 +161,21 @@ class Engine:
 
     def _emit_attempt(self, call: Call[Any], duration: float) -> None:
         progress = call.progress
-        written = Phase.WRITTEN if progress.written else Phase.NOT_WRITTEN
+        if progress.status is not None:
+            phase = Phase.ANSWERED
+        else:
+            phase = Phase.WRITTEN if progress.written else Phase.NOT_WRITTEN
         record = AttemptFinished(
             call.number,
             call.session_id,
             call.channel,
             call.attempts,
             call.outcome_of_attempt(),
-            written if progress.status is None else Phase.ANSWERED,
+            phase,
             progress.status,
             duration,
-            kind=call.kind,
-            to=call.to,
+            call.kind,
+            call.to,
         )
         emit(self.hooks, record)
 

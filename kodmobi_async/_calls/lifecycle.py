@@ -176,9 +176,9 @@ class Lifecycle:
                 call.session_id,
                 call.channel,
                 url,
-                method=call.request.method,
-                kind=call.kind,
-                to=call.to,
+                call.request.method,
+                call.kind,
+                call.to,
             )
             emit(self._hooks, record)
             if self._header_hooks:
@@ -218,7 +218,7 @@ class Lifecycle:
             getattr(result, "confirmed", False),
             error,
             duration,
-            kind=call.kind,
-            to=call.to,
+            call.kind,
+            call.to,
         )
         emit(self._hooks, record)
