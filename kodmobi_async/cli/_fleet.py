@@ -124,13 +124,13 @@ class FleetSending:
         self._stopping = stopping
         self._turns = Turns(rate, stopping)
         self._rows_at_a_time = _ROWS_AT_A_TIME if rate is None else 1
-
-    def many(self, rows: AsyncIterable[Row], options: Options) -> FleetSending:
-        """Return what sends many rows."""
         self._taken: dict[int, Row] = {}
         self._out: dict[int, Row] = {}
         self._account: KodmobiError | None = None
         self._done = 0
+
+    def many(self, rows: AsyncIterable[Row], options: Options) -> FleetSending:
+        """Return what sends many rows."""
         self._outcomes = self._all(rows, options.concurrency)
         return self
 
@@ -149,7 +149,8 @@ class FleetSending:
                     self.stop()
                 yield outcome
         if self._account is not None:
-            raise BulkStoppedError("the account", done=self._done, error=self._account)
+            words = f"stopped after {self._done} rows: {self._account}"
+            raise BulkStoppedError(words, done=self._done, error=self._account)
 
     async def _intended(self, rows: AsyncIterable[Row]) -> AsyncGenerator[Row]:
         """Yield rows as they may be handed over, until the run stops."""
