@@ -435,6 +435,29 @@ async def test_a_batch_whose_worker_falls_silent_goes_to_another(
     assert len(emulator.ledger) == 5
 
 
+async def test_a_batch_whose_worker_is_heard_of_goes_to_no_other(
+    queue: Queue, worker: Worker, emulator: Emulator, session: str
+) -> None:
+    emulator.script(Fault.refuse("ERROR_MESSAGE_ATTEMPT", retry_after=200))
+    (outcome,) = (await outcomes_of(worker, [session], requeue_after=50.0)).values()
+    assert outcome.error is None
+    assert len(queue.kicked) == 1
+
+
+async def test_a_batch_of_which_nothing_is_heard_is_handed_over_again(
+    queue: Queue, emulator: Emulator, session: str
+) -> None:
+    worker = Worker(queue, emulator)
+    asking = asyncio.create_task(outcomes_of(worker, [session], requeue_after=50.0))
+    await asyncio.sleep(120.0)
+    assert len(queue.kicked) == 3
+    worker.start()
+    (outcome,) = (await asking).values()
+    await worker.stop()
+    assert outcome.error is None
+    assert emulator.requests["send"] == 1
+
+
 async def test_an_outage_of_the_results_only_delays(
     worker: Worker, emulator: Emulator, sessions: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -236,7 +236,7 @@ class BatchFeed:
         batch = self._batches.get(report.batch_id)
         found = 0
         if batch is not None:
-            batch.heard = now
+            batch.heard, batch.requeue_at = now, now + self._requeue_after
             for index, plain in report.outcomes:
                 entry = batch.rows.pop(index, None)
                 if entry is not None:
