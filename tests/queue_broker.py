@@ -11,7 +11,7 @@ from taskiq import AckableMessage, AsyncBroker
 from taskiq.brokers.inmemory_broker import InmemoryResultBackend
 from taskiq.receiver import Receiver
 
-from kodmobi_async import KodmobiClient, RetryPolicy
+from kodmobi_async import KodmobiClient, Limits, RetryPolicy
 from kodmobi_async.integrations.taskiq import add_resend
 
 if TYPE_CHECKING:
@@ -66,10 +66,11 @@ class QueueBroker(AsyncBroker):
 class Worker:
     """One of the fleet."""
 
-    def __init__(self, queue: Queue, emulator: Emulator, **settings: Any) -> None:
+    def __init__(self, queue: Queue, emulator: Emulator, connections: int = 100, **settings: Any) -> None:
         self.broker = QueueBroker(queue)
         self.broker.is_worker_process = True
-        self.client = KodmobiClient(emulator.api_key, base_url=emulator.base_url, retry=NEVER_TWICE)
+        limits = Limits(connections=connections)
+        self.client = KodmobiClient(emulator.api_key, base_url=emulator.base_url, retry=NEVER_TWICE, limits=limits)
         self.resend: ResendTask = add_resend(self.broker, lambda: self.client, **settings)
         self._finish = asyncio.Event()
         self._task: asyncio.Task[None] | None = None

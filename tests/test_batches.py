@@ -104,6 +104,16 @@ async def test_rows_go_in_batches_and_come_back_one_by_one(
     assert first.result.channel.timeout == 60.0
 
 
+async def test_a_batch_begins_when_the_one_before_cannot_use_all_slots(queue: Queue, emulator: Emulator) -> None:
+    """So that the batches that a worker has taken end one after the other."""
+    sessions = [emulator.add_session() for _ in range(100)]
+    async with running_worker(queue, emulator, concurrency=4) as worker:
+        await outcomes_of(worker, sessions, outstanding=40)
+    assert len(queue.kicked) > 5
+    order = [sessions.index(str(delivery.session_id)) for delivery in emulator.ledger]
+    assert max(abs(place - number) for place, number in enumerate(order)) < 12
+
+
 async def test_a_row_in_its_cooldown_keeps_no_other_one_up(worker: Worker, emulator: Emulator) -> None:
     sessions = [emulator.add_session() for _ in range(20)]
     await worker.client.send(sessions[0], "sms")
@@ -278,6 +288,7 @@ async def test_a_worker_that_is_asked_to_stop_leaves_what_waits_to_others(queue:
         asking = asyncio.create_task(outcomes_of(first, sessions))
         await asyncio.sleep(5.0)
         assert await first.stop() < 1.0
+        assert queue.waiting
         assert not asking.done()
         async with running_worker(queue, emulator):
             found = await asking
@@ -312,6 +323,21 @@ async def test_what_is_in_flight_too_long_is_left_to_another_worker_which_asks(
     assert outcome.result is not None
     assert outcome.result.confirmed
     assert emulator.requests["send"] == len(emulator.delivered(session)) == 1
+
+
+async def test_what_is_cancelled_before_it_was_sent_is_sent_by_another_worker(queue: Queue, emulator: Emulator) -> None:
+    """One send has the only connection, and the other waits for it."""
+    sessions = [emulator.add_session() for _ in range(2)]
+    emulator.script(Fault.delay(25.0))
+    async with running_worker(queue, emulator, connections=1, stop_timeout=1.0) as first:
+        asking = asyncio.create_task(outcomes_of(first, sessions))
+        await asyncio.sleep(1.0)
+        await first.stop()
+        assert emulator.requests["send"] == 1
+        async with running_worker(queue, emulator):
+            found = await asking
+    assert known(found.values()) == {Outcome.ACCEPTED: 2}
+    assert len(emulator.ledger) == 2
 
 
 async def test_what_is_in_flight_gets_its_time(queue: Queue, emulator: Emulator, session: str) -> None:
@@ -472,6 +498,24 @@ async def test_an_outage_of_the_results_only_delays(
     monkeypatch.undo()
     found = await asking
     assert known(found.values()) == {Outcome.ACCEPTED: 100}
+
+
+async def test_outcomes_that_cannot_be_published_for_a_moment_are_published_later(
+    worker: Worker, emulator: Emulator, session: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(self: MemoryStore, *args: Any, **settings: Any) -> Any:
+        raise CooldownUnavailableError("away")
+
+    monkeypatch.setattr(MemoryStore, "publish", fail)
+    asking = asyncio.create_task(outcomes_of(worker, [session]))
+    await asyncio.sleep(10.0)
+    assert len(emulator.ledger) == 1
+    monkeypatch.undo()
+    began = now()
+    (outcome,) = (await asking).values()
+    assert now() - began < 1.0
+    assert outcome.result is not None
+    assert not outcome.result.confirmed
 
 
 async def test_outcomes_that_cannot_be_published_for_long_are_asked_about(
