@@ -277,6 +277,36 @@ async def test_a_batch_that_is_delivered_twice_is_sent_once(
     assert len(emulator.ledger) == emulator.requests["send"] == 100
 
 
+async def test_a_batch_that_comes_again_while_a_row_of_it_waits_changes_nothing(
+    queue: Queue, worker: Worker, emulator: Emulator
+) -> None:
+    sessions = [emulator.add_session() for _ in range(3)]
+    emulator.script(TOO_SOON)
+    asking = asyncio.create_task(outcomes_of(worker, sessions, task_id=ids))
+    await asyncio.sleep(5.0)
+    queue.put(queue.kicked[0])
+    found = await asking
+    assert known(found.values()) == {Outcome.ACCEPTED: 3}
+    assert len(emulator.ledger) == 3
+
+
+async def test_a_batch_that_comes_again_when_it_is_done_changes_nothing(
+    queue: Queue, worker: Worker, emulator: Emulator
+) -> None:
+    sessions = [emulator.add_session() for _ in range(2)]
+
+    async def requests() -> AsyncIterator[tuple[str, str]]:
+        yield sessions[0], "sms"
+        await asyncio.sleep(5.0)
+        queue.put(queue.kicked[0])
+        await asyncio.sleep(5.0)
+        yield sessions[1], "sms"
+
+    found = [outcome async for outcome in send_through(worker.resend, requests())]
+    assert [outcome.error for outcome in found] == [None] * 2
+    assert emulator.requests["send"] == 2
+
+
 # -- a worker that stops -----------------------------------------------------------------------------------------------
 
 
@@ -325,12 +355,15 @@ async def test_what_is_in_flight_too_long_is_left_to_another_worker_which_asks(
     assert emulator.requests["send"] == len(emulator.delivered(session)) == 1
 
 
-async def test_what_is_cancelled_before_it_was_sent_is_sent_by_another_worker(queue: Queue, emulator: Emulator) -> None:
+@pytest.mark.parametrize("batch", [True, False])
+async def test_what_is_cancelled_before_it_was_sent_is_sent_by_another_worker(
+    queue: Queue, emulator: Emulator, *, batch: bool
+) -> None:
     """One send has the only connection, and the other waits for it."""
     sessions = [emulator.add_session() for _ in range(2)]
     emulator.script(Fault.delay(25.0))
     async with running_worker(queue, emulator, connections=1, stop_timeout=1.0) as first:
-        asking = asyncio.create_task(outcomes_of(first, sessions))
+        asking = asyncio.create_task(outcomes_of(first, sessions) if batch else all_of(first, sessions))
         await asyncio.sleep(1.0)
         await first.stop()
         assert emulator.requests["send"] == 1
@@ -611,6 +644,22 @@ async def test_a_slow_input_is_not_waited_for(worker: Worker, sessions: list[str
 
     came = [now() - began async for _ in send_through(worker.resend, slowly())]
     assert came == pytest.approx([0.0, 10.0, 20.0], abs=1.0)
+
+
+async def test_a_batch_gathers_while_workers_have_enough_to_do(
+    queue: Queue, worker: Worker, emulator: Emulator
+) -> None:
+    emulator.script(Fault.delay(1.0), times=BatchSize.FIRST)
+
+    async def requests() -> AsyncIterator[tuple[str, str]]:
+        for number in range(BatchSize.FIRST + 10):
+            if number >= BatchSize.FIRST:
+                await asyncio.sleep(0.06)
+            yield emulator.add_session(), "sms"
+
+    found = [outcome async for outcome in send_through(worker.resend, requests())]
+    assert len(found) == BatchSize.FIRST + 10
+    assert len(queue.kicked) == 2
 
 
 async def test_a_slow_reader_holds_the_input_up(worker: Worker, emulator: Emulator) -> None:

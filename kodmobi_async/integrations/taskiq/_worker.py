@@ -12,7 +12,6 @@ import contextlib
 import os
 import random
 import secrets
-from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from taskiq import InMemoryBroker
@@ -73,7 +72,7 @@ class Worker:
         self.in_flight = 0
         self.unsent = 0
         """Rows of batches that have begun, which were not tried yet."""
-        self._room: deque[asyncio.Future[None]] = deque()
+        self._room = asyncio.Event()
         self.runs: set[Run] = set()
         """The batches that are worked on."""
         self.client: KodmobiClient
@@ -115,8 +114,7 @@ class Worker:
         """Begin nothing more, and bring to an end what runs."""
         if not self.stopping.is_set():
             self.stopping.set()
-            for _ in tuple(self._room):
-                self._wake()
+            self._room.set()
             asyncio.get_running_loop().call_later(self.stop_timeout, self._cancel)
 
     def _cancel(self) -> None:
@@ -131,22 +129,14 @@ class Worker:
     async def wait_for_room(self) -> None:
         """Wait until the batches that have begun cannot use all slots, or the worker is asked to stop."""
         while self.unsent >= self.concurrency and not self.stopping.is_set():
-            room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._room.append(room)
-            await room
+            self._room.clear()
+            await self._room.wait()
 
     def note_tried(self) -> None:
         """Count a row of a batch that has begun as tried."""
         self.unsent -= 1
         if self.unsent < self.concurrency:
-            self._wake()
-
-    def _wake(self) -> None:
-        while self._room:
-            room = self._room.popleft()
-            if not room.done():
-                room.set_result(None)
-                return
+            self._room.set()
 
     async def pause(self, seconds: float) -> None:
         """Wait, unless the worker is asked to stop.
