@@ -106,6 +106,7 @@ class BatchFeed:
         self._out = 0
         """Requests that were taken, and whose outcomes were not yielded."""
         self._is_exhausted = False
+        self._is_over = False
         self._news = asyncio.Event()
         self._room = asyncio.Event()
 
@@ -129,6 +130,7 @@ class BatchFeed:
                 if not self._is_exhausted or self._out:
                     await self._news.wait()
         finally:
+            self._is_over = True  # before Python 3.11.3, redis-py may swallow the cancellation
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -217,7 +219,7 @@ class BatchFeed:
     async def _read_all(self) -> None:
         loop = asyncio.get_running_loop()
         position, unforgotten = "0", 0
-        while True:
+        while not self._is_over:  # pragma: no branch # elsewhere than on Python 3.11.2, it is cancelled
             try:
                 position, reports = await self._store.read(self._results, position, timeout=_READ)
             except CooldownUnavailableError:
