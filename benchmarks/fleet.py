@@ -54,6 +54,7 @@ class Fleet:
         feeder: Microseconds of processor time a row.
         worker: The same, of all workers.
         beside_many: That of the workers, beside ``send_many`` with the same kind of windows.
+        memory: Bytes of the queue's server, a row.
         trips: How often the queue's server read from a connection, a row: a round trip each, at most.
     """
 
@@ -63,6 +64,7 @@ class Fleet:
     worker: Spread
     beside_many: Spread
     trips: Spread
+    memory: Spread
 
 
 @attrs.frozen
@@ -90,6 +92,7 @@ class FleetCosts:
                 plain(fleet.worker.median),
                 f"{fleet.beside_many.median:.2f} ×",
                 f"{fleet.trips.median:.2f}",
+                plain(fleet.memory.median),
             ]
             for kind, fleet in self.fleets.items()
         ]
@@ -101,6 +104,7 @@ class FleetCosts:
             "µs CPU a row, workers",
             "beside `send_many`",
             "round trips a row",
+            "bytes of the server a row",
         ]
         alone = (
             f"`kodmobi bulk` alone: {plain(self.bulk.median)} rows a second."
@@ -132,6 +136,7 @@ def measure_fleet(*, rows: int, rounds: int) -> FleetCosts:
             worker=of(kind, "worker"),
             beside_many=ratio((kind, "worker"), ("many shared" if kind == "shared" else "many", "cpu")),
             trips=of(kind, "trips"),
+            memory=of(kind, "memory"),
         )
         for kind in KINDS
     }
@@ -188,10 +193,11 @@ class _Round:
 
     def _fleet(self, kind: str, count: int) -> dict[str, float]:
         with self._workers(kind, count) as workers:
-            before, reads = [_cpu(worker) for worker in workers], self._reads()
+            before, reads, memory = [_cpu(worker) for worker in workers], self._reads(), self._memory()
             found = self._bulk("--queue", self._queue)
             used = sum(_cpu(worker) for worker in workers) - sum(before)
             found["worker"] = used / self._rows * 1e6
+            found["memory"] = (self._memory() - memory) / self._rows
             found["trips"] = (self._reads() - reads) / self._rows
         return found
 
@@ -208,6 +214,10 @@ class _Round:
     def _reads(self) -> int:
         statistics: Any = self._server.info("stats")
         return int(statistics["total_reads_processed"])
+
+    def _memory(self) -> int:
+        memory: Any = self._server.info("memory")
+        return int(memory["used_memory"])
 
 
 def _cpu(worker: Child) -> float:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from queue_broker import Queue, Worker, running_worker
 from taskiq import InMemoryBroker
-from test_taskiq import ProgressOnly
+from test_taskiq import TOO_SOON, TRIED_AGAIN, ProgressOnly
 
 from kodmobi_async import (
     BalanceError,
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     from taskiq.message import BrokerMessage
-
-
-TOO_SOON = Fault.refuse("ERROR_MESSAGE_ATTEMPT", retry_after=17)
 
 
 @pytest.fixture
@@ -125,19 +122,7 @@ async def test_a_row_in_its_cooldown_keeps_no_other_one_up(worker: Worker, emula
     assert max(came.values()) < 1.0
 
 
-@pytest.mark.parametrize(
-    ("fault", "posts"),
-    [
-        (Fault.answer(503), 2),
-        (Fault.answer(503, {"Retry-After": "7"}), 2),
-        (Fault.answer(429), 2),
-        (TOO_SOON, 2),
-        (Fault.refuse("ERROR_BLOCKED"), 1),
-        (Fault.answer(500), 1),
-        (Fault.close(), 1),
-    ],
-    ids=["busy", "busy for a time", "limited", "too soon", "blocked", "in trouble", "no answer"],
-)
+@TRIED_AGAIN
 async def test_a_row_is_tried_again_only_where_its_outcome_allows_it(
     worker: Worker, emulator: Emulator, session: str, fault: Fault, posts: int
 ) -> None:
@@ -400,30 +385,19 @@ async def test_what_did_not_reach_the_service_goes_back_and_is_sent(queue: Queue
     assert len(emulator.ledger) == 20
 
 
-async def test_rows_that_wait_for_their_slot_when_the_worker_stops_go_back(queue: Queue, emulator: Emulator) -> None:
-    """Two batches share two slots, and what is in flight comes to its end in time."""
+@pytest.mark.parametrize(("delay", "stop_timeout"), [(3.0, 10.0), (30.0, 1.0)], ids=["in time", "time is over"])
+async def test_rows_that_wait_for_their_slot_when_the_worker_stops_go_back(
+    queue: Queue, emulator: Emulator, delay: float, stop_timeout: float
+) -> None:
+    """Two batches share two slots, and what is in flight comes to its end, or is cancelled."""
     sessions = [emulator.add_session() for _ in range(20)]
     emulator.script(Fault.delay(0.001), times=9)
-    emulator.script(Fault.delay(3.0), times=2)
-    async with running_worker(queue, emulator, concurrency=2) as first:
+    emulator.script(Fault.delay(delay), times=2)
+    async with running_worker(queue, emulator, concurrency=2, stop_timeout=stop_timeout) as first:
         asking = asyncio.create_task(outcomes_of(first, sessions))
         await asyncio.sleep(1.0)
         assert emulator.requests["send"] == 11
-        await first.stop()
-        async with running_worker(queue, emulator):
-            found = await asking
-    assert known(found.values()) == {Outcome.ACCEPTED: 20}
-    assert len(emulator.ledger) == 20
-
-
-async def test_rows_that_wait_for_their_slot_when_the_time_is_over_go_back(queue: Queue, emulator: Emulator) -> None:
-    sessions = [emulator.add_session() for _ in range(20)]
-    emulator.script(Fault.delay(0.001), times=9)
-    emulator.script(Fault.delay(30.0), times=2)
-    async with running_worker(queue, emulator, concurrency=2, stop_timeout=1.0) as first:
-        asking = asyncio.create_task(outcomes_of(first, sessions))
-        await asyncio.sleep(1.0)
-        assert await first.stop() < 2.0
+        assert await first.stop() < 3.0
         async with running_worker(queue, emulator):
             found = await asking
     assert known(found.values()) == {Outcome.ACCEPTED: 20}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from queue_broker import Queue, running_worker
-from test_batches import TOO_SOON
+from test_taskiq import TOO_SOON
 
 from kodmobi_async import BalanceError, BulkStoppedError, Outcome
 from kodmobi_async.cli._bulk_options import Options

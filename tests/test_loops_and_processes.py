@@ -13,6 +13,7 @@ import pytest
 from background import Background, emulator_in_background
 
 from kodmobi_async import ClientClosedError, CooldownError, KodmobiClient, Outcome, SendResult, WrongLoopError
+from kodmobi_async._shared.loop_bound import cancel_and_wait
 from kodmobi_async.emulator import Fault
 
 if TYPE_CHECKING:
@@ -166,3 +167,21 @@ def test_a_program_that_closes_nothing_ends_without_a_complaint(service: Backgro
     )
     assert (program.stdout, program.stderr, program.returncode) == ("too soon\ndone\n", "", 0)
     assert service.emulator.requests == {"send": 4}
+
+
+async def test_a_background_task_whose_library_swallows_cancellations_is_ended_all_the_same() -> None:
+    swallowed = 0
+
+    async def read() -> None:
+        nonlocal swallowed
+        while swallowed < 3:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                swallowed += 1
+        await asyncio.Event().wait()
+
+    reading = asyncio.create_task(read())
+    await asyncio.sleep(0)
+    await cancel_and_wait([reading])
+    assert (reading.cancelled(), swallowed) == (True, 3)

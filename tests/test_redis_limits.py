@@ -15,7 +15,7 @@ import pytest
 from redis.asyncio import Redis
 from test_redis_topologies import guest
 from test_redis_tracker import own_valkey, paused
-from valkey_server import lossy_proxy, running_valkey
+from valkey_server import WRONG_ADDRESSES, lossy_proxy, running_valkey
 from valkey_topologies import running_cluster, running_sentinels
 
 from kodmobi_async import (
@@ -644,15 +644,7 @@ async def test_the_rights_that_are_documented_suffice(valkey: Valkey) -> None:
                     await limits.ping()
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (("//", "//guest:hunter2@"), "user and password"),
-        (("/0", "/99"), "no such database"),
-        (("redis:", "redis+cluster:"), "not a node of a cluster"),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("change", "words"), WRONG_ADDRESSES, ids=str)
 async def test_a_wrong_address_is_a_wrong_set_up(valkey: Valkey, change: tuple[str, str], words: str) -> None:
     await assert_wrong(valkey.url.replace(*change), words)
 

@@ -18,7 +18,7 @@ from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from tracker_contract import LEASE, OTHER, SESSION, TrackerContract
-from valkey_server import running_valkey
+from valkey_server import WRONG_ADDRESSES, running_valkey
 from valkey_topologies import running_cluster, running_sentinels, wait_until
 
 from kodmobi_async import (
@@ -504,15 +504,7 @@ async def test_missing_rights_are_a_wrong_set_up(valkey: Valkey, rules: tuple[st
         await assert_wrong(url, words)
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (("//", "//guest:hunter2@"), "user and password"),
-        (("/0", "/99"), "no such database"),
-        (("redis:", "redis+cluster:"), "not a node of a cluster"),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("change", "words"), WRONG_ADDRESSES, ids=str)
 async def test_a_wrong_address_is_a_wrong_set_up(valkey: Valkey, change: tuple[str, str], words: str) -> None:
     await assert_wrong(valkey.url.replace(*change), words)
 

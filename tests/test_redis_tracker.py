@@ -253,6 +253,18 @@ async def test_a_tracker_is_closed_while_its_commands_gather(valkey: Valkey) -> 
     assert left == [0.0] * 20
 
 
+async def test_commands_that_gather_when_their_pipeline_is_closed_have_a_reply(valkey: Valkey) -> None:
+    backend = open_backend(valkey.url, timeout=1.0)
+    pipeline = Pipeline(backend, timeout=1.0)
+    await asyncio.gather(*(pipeline.execute(Operation.READ, f"kodmobi:{number}") for number in range(10)))
+    late = [pipeline.execute(Operation.READ, f"kodmobi:{number}") for number in range(3)]
+    await asyncio.sleep(0)  # they wait for more
+    await pipeline.aclose()
+    await backend.aclose()
+    replies = [await reply for reply in late]
+    assert [type(reply) for reply in replies] == [Unavailable] * 3
+
+
 async def test_a_server_without_the_right_to_run_scripts_refuses_them_all(valkey: Valkey) -> None:
     with valkey.client() as client:
         client.execute_command("ACL", "SETUSER", "reader", "on", ">x", "~*", "&*", "+@all", "-evalsha", "-eval")

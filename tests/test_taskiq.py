@@ -203,7 +203,7 @@ async def test_a_task_that_comes_too_early_is_done_when_the_window_ends(
     assert len(emulator.delivered(session)) == 2
 
 
-@pytest.mark.parametrize(
+TRIED_AGAIN = pytest.mark.parametrize(
     ("fault", "posts"),
     [
         (Fault.answer(503), 2),
@@ -216,6 +216,10 @@ async def test_a_task_that_comes_too_early_is_done_when_the_window_ends(
     ],
     ids=["busy", "busy for a time", "limited", "too soon", "blocked", "in trouble", "no answer"],
 )
+"""How often a fault lets a send be made."""
+
+
+@TRIED_AGAIN
 async def test_a_task_is_tried_again_only_where_its_outcome_allows_it(
     fleet: Fleet, emulator: Emulator, session: str, fault: Fault, posts: int
 ) -> None:

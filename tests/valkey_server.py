@@ -56,6 +56,14 @@ class Valkey:
         return answer
 
 
+WRONG_ADDRESSES = (
+    (("//", "//guest:hunter2@"), "user and password"),
+    (("/0", "/99"), "no such database"),
+    (("redis:", "redis+cluster:"), "not a node of a cluster"),
+)
+"""What to change of an address, and what a set-up with it is told."""
+
+
 @contextlib.contextmanager
 def running_valkey(**settings: str) -> Generator[Valkey]:
     """Run a server; settings are those of its configuration, with ``_`` for ``-``."""

@@ -1,13 +1,25 @@
-"""What is closed with the event loop that uses it, if nobody closes it before."""
+"""What is closed with the event loop that uses it, if nobody closes it before; and how background tasks end."""
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterable
     from types import AsyncGeneratorType
+
+_AGAIN: Final = 0.1
+"""Seconds after which a task is cancelled once more."""
+
+
+async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks until they have ended: before Python 3.11.3, redis-py swallows a cancellation now and then."""
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=_AGAIN)
 
 
 class LoopBound(ABC):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Group
 from rich.progress_bar import ProgressBar
@@ -17,36 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from kodmobi_async.cli._output import Output
-
-
-class Worker(Protocol):
-    """What a worker of a fleet tells about itself."""
-
-    @property
-    def worker(self) -> str:
-        """Who it is."""
-        ...
-
-    @property
-    def done(self) -> int:
-        """Rows that it is done with."""
-        ...
-
-    @property
-    def in_flight(self) -> int:
-        """Sends that it makes."""
-        ...
-
-    @property
-    def waiting(self) -> int:
-        """Sends that wait for their moments."""
-        ...
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether it was heard of lately."""
-        ...
-
+    from kodmobi_async.integrations.taskiq import WorkerProgress
 
 __all__ = ("BAD", "LABELS", "Tally")
 
@@ -88,7 +59,7 @@ class Tally:
         self.in_flight = 0
         self.paused_for = 0.0
         """Seconds for which nothing is sent, as the account is limited."""
-        self.workers: dict[str, Worker] = {}
+        self.workers: dict[str, WorkerProgress] = {}
         """Those of a fleet, by name."""
         self._began = began
         self._samples: deque[tuple[float, int]] = deque([(began, 0)])
@@ -105,7 +76,7 @@ class Tally:
             reasons = self.reasons.setdefault(kind, Counter())
             reasons[reason if reason in reasons or len(reasons) < _MOST_REASONS else "others"] += 1
 
-    def note_worker(self, worker: Worker) -> None:
+    def note_worker(self, worker: WorkerProgress) -> None:
         """Keep what a worker tells, the last of it."""
         self.workers[worker.worker] = worker
 

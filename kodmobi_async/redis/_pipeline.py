@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import NoScriptError
 
+from kodmobi_async._shared.loop_bound import cancel_and_wait
 from kodmobi_async._shared.operations import Operation, Reply, Unavailable
 from kodmobi_async.redis._backend import MAX_BATCHES, UNREACHABLE
 from kodmobi_async.redis._scripts import SCRIPTS, Call, unpacked, unpacked_many
@@ -118,13 +119,13 @@ class Pipeline:
         return reply
 
     async def aclose(self) -> None:
-        """Cancel all batches."""
+        """Cancel all batches, and what waits for one."""
         if self._timer is not None:
             self._timer.cancel()
-        for batch in self._batches:
-            batch.cancel()
-        if self._batches:
-            await asyncio.wait(self._batches)
+        waiting, self._queue = self._queue, []
+        for command in waiting:
+            command.finish(ClosedError())
+        await cancel_and_wait(tuple(self._batches))
 
     def _enqueue(self, command: _Command) -> None:
         self._queue.append(command)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import RedisError
 
+from kodmobi_async._shared.loop_bound import cancel_and_wait
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
@@ -111,8 +113,7 @@ class Subscription:
     async def aclose(self) -> None:
         """Close the connection."""
         if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.wait([self._reader])
+            await cancel_and_wait([self._reader])
 
     async def _activate(self, key: str, listener: Listener) -> None:
         """See that the server is asked for the key's changes."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from kodmobi_async._rules.requests import normalize_channel, normalize_session_id
+from kodmobi_async._shared.loop_bound import cancel_and_wait
 from kodmobi_async._values.errors import CooldownUnavailableError, KodmobiError
 from kodmobi_async._values.models import SendOutcome, SendRequest
 from kodmobi_async.integrations._plain import dump_outcome, load_outcome, unknown
@@ -106,7 +107,6 @@ class BatchFeed:
         self._out = 0
         """Requests that were taken, and whose outcomes were not yielded."""
         self._is_exhausted = False
-        self._is_over = False
         self._news = asyncio.Event()
         self._room = asyncio.Event()
 
@@ -130,10 +130,7 @@ class BatchFeed:
                 if not self._is_exhausted or self._out:
                     await self._news.wait()
         finally:
-            self._is_over = True  # before Python 3.11.3, redis-py may swallow the cancellation
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel_and_wait(tasks)
             if not self._batches:
                 await self._store.forget(self._results)
 
@@ -219,7 +216,7 @@ class BatchFeed:
     async def _read_all(self) -> None:
         loop = asyncio.get_running_loop()
         position, unforgotten = "0", 0
-        while not self._is_over:  # pragma: no branch # elsewhere than on Python 3.11.2, it is cancelled
+        while True:
             try:
                 position, reports = await self._store.read(self._results, position, timeout=_READ)
             except CooldownUnavailableError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import AsyncIterable, Sized
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kodmobi_async._values.models import SendRequest
 from kodmobi_async._values.settings import check_count, check_seconds
@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from kodmobi_async.integrations.taskiq._tasks import ResendTask
 
 
+_IN_BATCHES: Final = 4096
+_ALONE: Final = 256
+
+
 async def send_through(
     resend: ResendTask,
     requests: AsyncIterable[SendRequest | tuple[Any, Any]] | Iterable[SendRequest | tuple[Any, Any]],
     *,
-    outstanding: int = 4096,
+    outstanding: int | None = None,
     timeout: float = math.inf,  # noqa: ASYNC109 of each request, and its end is an outcome
     requeue_after: float = 120.0,
     poll_interval: float = 0.2,
@@ -43,7 +47,8 @@ async def send_through(
     Args:
         resend: What `add_resend` returned; the broker has been started.
         requests: Taken one by one, as there is room.
-        outstanding: Requests at most that are in the queue, or with a worker.
+        outstanding: Requests at most that are in the queue, or with a worker; by default 4096, or 256 where there are
+            no batches, as the results of all of them are asked for.
         timeout: Seconds to wait for an outcome; then it is unknown.
         requeue_after: Seconds after which requests of which nothing was heard are put into the queue again, under the
             same id, which does no harm: they may have been lost, and Redis Streams give a dead worker's messages to
@@ -56,7 +61,8 @@ async def send_through(
     Raises:
         ConfigurationError: A number is out of its range.
     """
-    check_count("outstanding", outstanding)
+    if outstanding is not None:
+        check_count("outstanding", outstanding)
     check_seconds("poll_interval", poll_interval)
     check_seconds("requeue_after", requeue_after)
     if timeout != math.inf:
@@ -70,7 +76,7 @@ async def send_through(
             store,
             timeout=timeout,
             requeue_after=requeue_after,
-            outstanding=outstanding,
+            outstanding=_IN_BATCHES if outstanding is None else outstanding,
             task_id=task_id,
             on_progress=on_progress,
             left=left,
@@ -80,7 +86,7 @@ async def send_through(
             resend,
             timeout=timeout,
             requeue_after=requeue_after,
-            outstanding=outstanding,
+            outstanding=_ALONE if outstanding is None else outstanding,
             task_id=task_id,
             poll_interval=poll_interval,
         )

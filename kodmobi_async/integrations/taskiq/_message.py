@@ -27,7 +27,7 @@ class Row(SendRequest):
     """
 
     index: int
-    send_id: str
+    send_id: str = attrs.field(repr=False)  # it may hold the session's
 
 
 @attrs.frozen
