@@ -23,6 +23,7 @@ from kodmobi_async import (
     Outcome,
     OutcomeUnknownError,
     RateLimitedError,
+    SendInterruptedError,
     SendOutcome,
     SendRequest,
 )
@@ -175,15 +176,17 @@ async def test_a_channel_that_is_blocked_beyond_the_sessions_end_is_not_waited_f
     assert now() - began < 10.0
 
 
-async def test_a_bug_in_a_worker_is_an_outcome_that_is_unknown(
-    worker: Worker, emulator: Emulator, session: str, monkeypatch: pytest.MonkeyPatch
+async def test_a_bug_in_a_worker_is_an_outcome_and_no_batch_that_comes_again_for_ever(
+    queue: Queue, worker: Worker, emulator: Emulator, session: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(self: KodmobiClient, *args: object, **settings: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(KodmobiClient, "send", fail)
     (outcome,) = (await outcomes_of(worker, [session])).values()
-    assert outcome.error is not None
+    assert isinstance(outcome.error, SendInterruptedError)
+    assert outcome.error.outcome is Outcome.NOT_SENT
+    assert len(queue.kicked) == 1
 
 
 # -- rows that another run has begun -----------------------------------------------------------------------------------
@@ -489,6 +492,29 @@ async def test_a_batch_of_which_nothing_is_heard_is_handed_over_again(
     await worker.stop()
     assert outcome.error is None
     assert emulator.requests["send"] == 1
+
+
+async def test_a_row_whose_mark_was_lost_on_its_way_back_is_sent_by_another_worker(
+    queue: Queue, emulator: Emulator, session: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = MemoryStore.begin
+
+    async def lose_the_reply(self: MemoryStore, send_id: str, token: str) -> None:
+        await begin(self, send_id, token)
+        raise CooldownUnavailableError("away")
+
+    async with running_worker(queue, emulator) as first:
+        monkeypatch.setattr(MemoryStore, "begin", lose_the_reply)
+        asking = asyncio.create_task(outcomes_of(first, [session]))
+        await asyncio.sleep(0.5)
+        await first.stop()
+        monkeypatch.undo()
+        assert emulator.requests["send"] == 0
+        began = now()
+        async with running_worker(queue, emulator):
+            (outcome,) = (await asking).values()
+    assert outcome.error is None
+    assert now() - began < 5.0
 
 
 async def test_an_outage_of_the_results_only_delays(

@@ -27,13 +27,15 @@ class LoopBound(ABC):
 
     def __init__(self) -> None:
         self._guard = cast("AsyncGeneratorType[None, None]", self._closing())
+        self._closed: asyncio.Event | None = None
 
     async def open(self) -> None:
         """See that they are closed with the loop."""
         await anext(self._guard)
 
     async def aclose(self) -> None:
-        """Close them, unless the loop, as it ends, is about to."""
+        """Close them; a loop that ends may be doing that at the same time."""
+        await self._close_once()
         if not self._guard.ag_running:
             await self._guard.aclose()
 
@@ -45,4 +47,14 @@ class LoopBound(ABC):
         try:
             yield
         finally:
+            await self._close_once()
+
+    async def _close_once(self) -> None:
+        if self._closed is not None:
+            await self._closed.wait()
+            return
+        self._closed = asyncio.Event()
+        try:
             await self._close()
+        finally:
+            self._closed.set()

@@ -32,7 +32,7 @@ from kodmobi_async._values.errors import (
     SendInterruptedError,
 )
 from kodmobi_async._values.models import SendOutcome
-from kodmobi_async.integrations._plain import load_outcome, unknown
+from kodmobi_async.integrations._plain import load_outcome
 from kodmobi_async.integrations.taskiq._message import Batch, Row
 from kodmobi_async.integrations.taskiq._reports import Reports
 from kodmobi_async.integrations.taskiq._store import BatchStore, Elsewhere, Finished
@@ -81,7 +81,10 @@ class BatchRun:
         self._batch = Batch.load(message)
         self._token = secrets.token_hex(8)
         self._left = {row.index: row for row in self._batch.rows}
+        self._marked: set[int] = set()
+        """Rows that the store has been asked to begin."""
         self._begun: set[int] = set()
+        """Those that it did; they may have been sent."""
         self._releases: dict[int, Awaitable[None]] = {}
         self._untried = set(self._left)
         self._elsewhere: dict[int, _Held | _Known] = {}
@@ -98,7 +101,7 @@ class BatchRun:
                 except BulkStoppedError as error:
                     self._settle_rest(error.error)
                 except BaseException:
-                    self._settle_rest(unknown("the task failed in its worker"))
+                    self._settle_rest(SendInterruptedError("the task failed in its worker"))
                     raise
                 if self._left and not self._worker.has_queue(context.broker):
                     self._settle_rest(stopped())
@@ -152,6 +155,7 @@ class BatchRun:
                 raise SendInterruptedError("the worker stops")
             if (release := self._releases.pop(row.index, None)) is not None:
                 await release
+            self._marked.add(row.index)
             held = await self._store.begin(row.send_id, self._token)
             if held is None:
                 self._begun.add(row.index)
@@ -182,7 +186,8 @@ class BatchRun:
 
     def _release(self, row: Row) -> None:
         """Let another run send a row that waits, should this one come to its end."""
-        if row.index in self._begun:
+        if row.index in self._marked:
+            self._marked.discard(row.index)
             self._begun.discard(row.index)
             self._releases[row.index] = self._store.release(row.send_id, self._token)
 
