@@ -13,7 +13,7 @@ import pytest
 from background import Background, emulator_in_background
 
 from kodmobi_async import ClientClosedError, CooldownError, KodmobiClient, Outcome, SendResult, WrongLoopError
-from kodmobi_async._shared.loop_bound import cancel_and_wait
+from kodmobi_async._shared.loop_bound import LoopBound, cancel_and_wait
 from kodmobi_async.emulator import Fault
 
 if TYPE_CHECKING:
@@ -185,3 +185,22 @@ async def test_a_background_task_whose_library_swallows_cancellations_is_ended_a
     await asyncio.sleep(0)
     await cancel_and_wait([reading])
     assert (reading.cancelled(), swallowed) == (True, 3)
+
+
+class Connections(LoopBound):
+    """What takes a while to close."""
+
+    closed = 0
+
+    async def _close(self) -> None:
+        self.closed += 1
+        await asyncio.sleep(1.0)
+
+
+@pytest.mark.parametrize("loop_first", [True, False])
+async def test_what_its_owner_and_the_loop_close_at_the_same_time_is_closed_once(*, loop_first: bool) -> None:
+    connections = Connections()
+    await connections.open()
+    by_the_loop, by_the_owner = connections._guard.aclose(), connections.aclose()  # (a loop ends all generators)
+    await asyncio.gather(*((by_the_loop, by_the_owner) if loop_first else (by_the_owner, by_the_loop)))
+    assert connections.closed == 1
